@@ -1,0 +1,1 @@
+//! The network data plane: links, overlays, gwbridge, ingress, load balancing, DNS.

@@ -1,0 +1,1 @@
+//! The socket contract of the Fairlead executor.

@@ -1,0 +1,3 @@
+//! The command line of a Fairlead node.
+
+fn main() {}

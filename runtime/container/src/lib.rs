@@ -1,0 +1,1 @@
+//! Container primitives by the OCI runtime specification.

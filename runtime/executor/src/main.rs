@@ -1,0 +1,3 @@
+//! The executor daemon of a Fairlead node.
+
+fn main() {}

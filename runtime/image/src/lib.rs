@@ -1,0 +1,1 @@
+//! Container images: archives, layers, snapshots.

@@ -1,0 +1,1 @@
+//! Integration tests: many nodes on one machine.
