@@ -1,4 +1,6 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
+#
 # PID 1 of the VM's initramfs: finds the host's root over 9p, lays writable file systems over it,
 # and hands over to vm-run.sh there. scripts/vm writes the file `config` that says what to mount.
 #
@@ -44,6 +46,8 @@ share() { # TAG PATH: a folder of the host, writable
 }
 
 disk() { # the second disk
+    # The kernel's own request for this one would look in the initramfs.
+    chroot /root modprobe -q crypto-crc32c
     chroot /root modprobe -a virtio_blk ext4 || fail "no modules for the disk"
     mount -t ext4 /dev/vda /root/var/lib || fail "cannot mount the disk"
 }
@@ -51,10 +55,6 @@ disk() { # the second disk
 modules() { # DIR RELEASE: the running kernel's modules, where modprobe looks for them
     mkdir -p "/root/lib/modules/$2"
     mount --bind "/host$1" "/root/lib/modules/$2" || fail "cannot show the modules"
-}
-
-preload() { # MODULE...
-    chroot /root modprobe -a -- "$@" || fail "cannot load $*"
 }
 
 mkdir -p /proc /dev /vm /lower /upper /host /root
@@ -86,6 +86,7 @@ mkdir -p /root/run/vm/io /root/run/lock
 cp /bin/busybox /root/run/vm/busybox
 
 copies=0
+# shellcheck source=/dev/null
 . /vm/config
 mount --move /vm /root/run/vm/io
 umount /proc /dev

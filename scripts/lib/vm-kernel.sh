@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # shared with common.sh and scripts/vm
+#
 # The kernel and the initramfs that scripts/vm boots. To be sourced after common.sh.
 #
 # The cache holds one folder per kernel release:
@@ -103,8 +105,9 @@ vm_extract_kernel() {
         *) unpack=() ;;
     esac
     if ((${#unpack[@]})) && command -v "${unpack[0]}" >/dev/null &&
-        tail -c +$((offset + 1)) "$image" | head -c $((length - trailer)) | "${unpack[@]}" >"$out" &&
-        [[ $(od -An -tx1 -N 4 "$out") == ' 7f 45 4c 46' ]]; then
+        dd if="$image" bs=1M iflag=skip_bytes,count_bytes skip="$offset" \
+            count=$((length - trailer)) status=none | "${unpack[@]}" >"$out" &&
+        [[ $(od -An -tx1 -N 4 -- "$out") == ' 7f 45 4c 46' ]]; then
         return
     fi
     # The packed image boots as well, only slower.

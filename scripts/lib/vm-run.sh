@@ -1,4 +1,6 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
+#
 # PID 1 of the VM once the root is there: mounts the kernel's own file systems, runs the command
 # and reports. /run/vm/io is a folder of the host: `command` comes from there, `stdout`, `stderr`
 # and `status` go there.
