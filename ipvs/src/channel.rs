@@ -1,0 +1,293 @@
+//! Requests and their answers.
+
+use std::io;
+
+use crate::error::{DecodeError, IpvsError};
+use crate::operation::Operation;
+use crate::socket::NetlinkSocket;
+use crate::uapi::ctrl;
+use crate::wire::decode;
+use crate::wire::encode::{self, Query};
+use crate::wire::message::{Body, Message};
+
+/// How often a list is read again that changed while it was being read.
+const LIST_ATTEMPTS: usize = 4;
+
+/// A socket that knows the number of the family.
+pub(crate) struct Channel {
+    socket: NetlinkSocket,
+    family: u16,
+    /// Requests are built here, so that a batch allocates nothing per request.
+    requests: Vec<u8>,
+}
+
+impl Channel {
+    /// Opens a socket in the namespace of the calling thread.
+    pub(crate) fn open() -> Result<Self, IpvsError> {
+        let socket = NetlinkSocket::open().map_err(|source| IpvsError::Socket {
+            action: "open a generic netlink socket",
+            source,
+        })?;
+        let mut channel = Self {
+            socket,
+            family: ctrl::ID,
+            requests: Vec::new(),
+        };
+        channel.family = channel.resolve_family()?;
+        Ok(channel)
+    }
+
+    fn resolve_family(&mut self) -> Result<u16, IpvsError> {
+        let sequence = self.socket.sequences(1);
+        self.requests.clear();
+        encode::put_family_query(&mut self.requests, sequence);
+        self.one(sequence, decode::family_id)
+            .map_err(|trouble| match trouble {
+                Trouble::Refused(libc::ENOENT, _) => IpvsError::NotAvailable,
+                other => other.into_error("find the generic netlink family IPVS".to_owned()),
+            })
+    }
+
+    /// How many operations one call of [`Channel::submit`] takes.
+    pub(crate) fn window(&self) -> usize {
+        self.socket.window()
+    }
+
+    /// Sends operations, not more than the window, in one datagram, and reports those that fail,
+    /// by their number in the slice.
+    pub(crate) fn submit(&mut self, chunk: &[Operation], mut fail: impl FnMut(usize, IpvsError)) {
+        if chunk.is_empty() {
+            return;
+        }
+        // A window is a few hundred at most.
+        let first = self.socket.sequences(chunk.len() as u32);
+        self.requests.clear();
+        for (offset, operation) in (0u32..).zip(chunk) {
+            let sequence = first.wrapping_add(offset);
+            encode::put_operation(&mut self.requests, self.family, sequence, operation);
+        }
+        if let Err(source) = self.socket.send(&self.requests) {
+            let code = source.raw_os_error().unwrap_or(libc::EIO);
+            for index in 0..chunk.len() {
+                let source = io::Error::from_raw_os_error(code);
+                fail(
+                    index,
+                    IpvsError::Socket {
+                        action: "send requests",
+                        source,
+                    },
+                );
+            }
+            return;
+        }
+
+        let mut answers = Answers {
+            first,
+            seen: vec![false; chunk.len()],
+            missing: chunk.len(),
+        };
+        let mut unreadable = None;
+        let mut take = |message: Result<Message<'_>, DecodeError>| {
+            match message {
+                Ok(message) => {
+                    if let Some((index, Body::Error { errno, text })) = answers.next(message) {
+                        fail(index, IpvsError::of_operation(&chunk[index], errno, text));
+                    }
+                }
+                Err(error) => unreadable = Some(error),
+            }
+            answers.missing > 0
+        };
+        // A full queue reports itself once; the acknowledgements that were queued follow.
+        if self.socket.receive(self.family, &mut take).is_err() {
+            let _ = self.socket.receive(self.family, &mut take);
+        }
+        for (index, _) in answers.seen.iter().enumerate().filter(|(_, seen)| !**seen) {
+            let action = chunk[index].to_string();
+            let error = match &unreadable {
+                Some(source) => IpvsError::Answer {
+                    action,
+                    source: source.clone(),
+                },
+                None => IpvsError::NoAnswer { action },
+            };
+            fail(index, error);
+        }
+    }
+
+    /// Asks for one thing.
+    pub(crate) fn query_one<T>(
+        &mut self,
+        query: Query,
+        decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, IpvsError> {
+        let sequence = self.put_query(&query);
+        self.one(sequence, decode)
+            .map_err(|trouble| trouble.of_query(&query))
+    }
+
+    fn put_query(&mut self, query: &Query) -> u32 {
+        let sequence = self.socket.sequences(1);
+        self.requests.clear();
+        query.put(&mut self.requests, self.family, sequence);
+        sequence
+    }
+
+    /// Sends the request that was put and reads the answer to it.
+    fn one<T>(
+        &mut self,
+        sequence: u32,
+        decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<T, Trouble> {
+        self.socket.send(&self.requests).map_err(Trouble::Socket)?;
+        let mut decode = Some(decode);
+        let mut answer = Err(Trouble::Silence);
+        let mut take = |message: Result<Message<'_>, DecodeError>| {
+            match message {
+                Err(error) => answer = Err(Trouble::Unreadable(error)),
+                Ok(message) if message.sequence != sequence => return true,
+                Ok(Message {
+                    body: Body::Error { errno, text },
+                    ..
+                }) => {
+                    answer = Err(Trouble::Refused(errno, text));
+                }
+                Ok(Message {
+                    body: Body::Content(content),
+                    ..
+                }) => {
+                    if let Some(decode) = decode.take() {
+                        answer = decode(content).map_err(Trouble::Unreadable);
+                    }
+                }
+                Ok(_) => return true,
+            }
+            false
+        };
+        self.socket
+            .receive(self.family, &mut take)
+            .map_err(Trouble::Socket)?;
+        answer
+    }
+
+    /// Asks for a list.
+    pub(crate) fn query_all<T>(
+        &mut self,
+        query: Query,
+        decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, IpvsError> {
+        for _ in 0..LIST_ATTEMPTS {
+            match self.all(&query, &decode) {
+                Ok(list) => return Ok(list),
+                Err(Trouble::Changed) => {}
+                Err(trouble) => {
+                    self.socket.drain();
+                    return Err(trouble.of_query(&query));
+                }
+            }
+        }
+        Err(Trouble::Changed.of_query(&query))
+    }
+
+    fn all<T>(
+        &mut self,
+        query: &Query,
+        decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Trouble> {
+        let sequence = self.put_query(query);
+        self.socket.send(&self.requests).map_err(Trouble::Socket)?;
+        let mut list = Vec::new();
+        let mut trouble = None;
+        let mut changed = false;
+        let mut take = |message: Result<Message<'_>, DecodeError>| {
+            let message = match message {
+                Ok(message) if message.sequence != sequence => return true,
+                Ok(message) => message,
+                Err(error) => {
+                    trouble = Some(Trouble::Unreadable(error));
+                    return false;
+                }
+            };
+            changed |= message.interrupted;
+            match message.body {
+                Body::Content(content) => match decode(content) {
+                    Ok(item) => list.push(item),
+                    Err(error) => trouble = Some(Trouble::Unreadable(error)),
+                },
+                Body::Error { errno, text } => trouble = Some(Trouble::Refused(errno, text)),
+                Body::Done => return false,
+                Body::Ack | Body::Other => {}
+            }
+            trouble.is_none()
+        };
+        let complete = self
+            .socket
+            .receive(self.family, &mut take)
+            .map_err(Trouble::Socket)?;
+        match trouble {
+            Some(trouble) => Err(trouble),
+            None if !complete => Err(Trouble::Silence),
+            None if changed => Err(Trouble::Changed),
+            None => Ok(list),
+        }
+    }
+}
+
+/// Which requests of a batch were answered.
+struct Answers {
+    first: u32,
+    seen: Vec<bool>,
+    missing: usize,
+}
+
+impl Answers {
+    /// The number in the batch of the request that a message answers for the first time.
+    fn next<'a>(&mut self, message: Message<'a>) -> Option<(usize, Body<'a>)> {
+        if !matches!(message.body, Body::Ack | Body::Error { .. }) {
+            return None;
+        }
+        let index = usize::try_from(message.sequence.wrapping_sub(self.first)).ok()?;
+        let seen = self.seen.get_mut(index).filter(|seen| !**seen)?;
+        *seen = true;
+        self.missing -= 1;
+        Some((index, message.body))
+    }
+}
+
+/// Why a query gave nothing.
+enum Trouble {
+    Socket(io::Error),
+    Silence,
+    Unreadable(DecodeError),
+    Refused(i32, Option<String>),
+    Changed,
+}
+
+impl Trouble {
+    fn of_query(self, query: &Query) -> IpvsError {
+        match (query, self) {
+            (Query::Service(id), Self::Refused(libc::ESRCH, _)) => {
+                IpvsError::NoSuchService { service: *id }
+            }
+            (_, trouble) => trouble.into_error(query.to_string()),
+        }
+    }
+
+    fn into_error(self, action: String) -> IpvsError {
+        match self {
+            Self::Socket(source) => IpvsError::Socket {
+                action: "use the netlink socket",
+                source,
+            },
+            Self::Silence => IpvsError::NoAnswer { action },
+            Self::Unreadable(source) => IpvsError::Answer { action, source },
+            Self::Refused(libc::EPERM, _) => IpvsError::NotPermitted { action },
+            Self::Refused(errno, message) => IpvsError::Refused {
+                action,
+                errno,
+                message,
+            },
+            Self::Changed => IpvsError::Unsteady { action },
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The bytes on the netlink socket.
+
+pub(crate) mod attr;
+pub(crate) mod decode;
+pub(crate) mod encode;
+pub(crate) mod message;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! A fresh network namespace for each test, and `ipvsadm` as a witness.
+
+use std::fs::File;
+use std::process::Command;
+use std::thread;
+
+use ipvs::{Client, IpvsError};
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs a test on a thread with a network namespace of its own, which goes when the thread and what
+/// it opened are gone, however the test ends.
+///
+/// Without `ip_vs` in the kernel the test is skipped, or fails with `FAIRLEAD_REQUIRE_IPVS=1`.
+pub fn in_new_namespace(test: impl FnOnce(Client) + Send) {
+    thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace needs root");
+            match Client::open() {
+                Ok(client) => {
+                    // A namespace in which no interface was ever up has no routing table yet, and
+                    // IPVS takes no IPv4 destination there.
+                    run("ip", "link set lo up");
+                    test(client);
+                }
+                Err(IpvsError::NotAvailable)
+                    if std::env::var_os("FAIRLEAD_REQUIRE_IPVS").is_none_or(|v| v != "1") =>
+                {
+                    println!("SKIP: kernel has no ip_vs");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        });
+        if let Err(payload) = run.join() {
+            std::panic::resume_unwind(payload);
+        }
+    });
+}
+
+/// The network namespace of this thread.
+#[allow(dead_code, reason = "not every test file needs every helper")]
+pub fn this_namespace() -> File {
+    File::open("/proc/thread-self/ns/net").unwrap()
+}
+
+/// What a program says when run in the namespace of this thread.
+pub fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// `ipvsadm -Sn`: one line per service and destination, as options for `ipvsadm`; sorted, because
+/// the kernel's order of services is that of its hash table.
+#[allow(dead_code, reason = "not every test file needs every helper")]
+pub fn saved() -> Vec<String> {
+    let mut lines: Vec<String> = run("ipvsadm", "-Sn")
+        .lines()
+        .map(|line| line.trim().to_owned())
+        .collect();
+    lines.sort();
+    lines
+}
