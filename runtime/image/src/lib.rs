@@ -1,1 +1,48 @@
 //! Container images: archives, layers, snapshots.
+//!
+//! A [`Store`] turns a [`Reference`] from a task spec into an [`Image`], and an image into a
+//! [`Snapshot`]: directories that an overlayfs mount makes one root file system of.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), image::ImageError> {
+//! let store = image::Store::open("/var/lib/fairlead/images")?;
+//! let image = store.resolve(&"docker-archive:/srv/web.tar".parse()?)?;
+//! let snapshot = store.snapshot(&image, "task-1")?;
+//! println!("{:?} in {}", image.command(), snapshot.overlay_options().upper.display());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything is blocking and needs no runtime; a [`Store`] can be shared between threads. What
+//! it keeps on disk, and why a crash cannot hurt it, is described at [`Store`].
+//!
+//! Archives are taken for hostile. Digests of everything are verified before anything becomes
+//! visible; entries are written through directory descriptors that cannot leave the layer; what
+//! one image may take is bounded by [`Limits`].
+//!
+//! Unpacking makes devices and sets `trusted.*` attributes, so it needs `CAP_SYS_ADMIN` and
+//! `CAP_MKNOD` in the initial user namespace.
+
+mod digest;
+mod error;
+mod image;
+mod limits;
+mod name;
+mod platform;
+mod reference;
+mod source;
+mod store;
+mod tarball;
+mod unpack;
+
+pub use digest::{Digest, DigestError};
+pub use error::{ImageError, StoreError};
+pub use image::{Image, RootFs};
+pub use limits::Limits;
+pub use name::{Name, NameError};
+pub use platform::Platform;
+pub use reference::{Reference, ReferenceError};
+pub use source::ArchiveError;
+pub use store::{Collected, Options, OverlayMount, Snapshot, Store};
+pub use tarball::TarError;
+pub use unpack::LayerError;

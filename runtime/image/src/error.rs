@@ -1,0 +1,139 @@
+//! The errors of a [`Store`](crate::Store).
+
+use std::{io, path::PathBuf};
+
+use nix::errno::Errno;
+
+use crate::{ArchiveError, Digest, LayerError, ReferenceError};
+
+/// What a store operation can end in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The text of a reference makes no sense.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The store holds no such image.
+    #[error(
+        "image `{0}` is not in the store: load it first, for example by a task with the image \
+         docker-archive:/path/to/saved.tar"
+    )]
+    NotFound(String),
+    /// An archive is not usable.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A layer was refused.
+    #[error("layer {number} ({diff_id}) of {archive}: {source}")]
+    Layer {
+        /// The reference that was being loaded.
+        archive: String,
+        /// Counted from 1, bottom first.
+        number: usize,
+        /// The digest of the layer, decompressed.
+        diff_id: Digest,
+        /// What is wrong.
+        source: Box<LayerError>,
+    },
+    /// The store's own files.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A directory cannot serve as root file system.
+    #[error("root file system directory {}: {reason}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The image was removed after it had been resolved.
+    #[error("image {0} is no longer in the store: resolve its reference again")]
+    Gone(Digest),
+    /// A snapshot key that is no file name we would use.
+    #[error(
+        "snapshot key `{0}`: 1 to 128 letters, digits, `_`, `.` and `-`, starting with a letter \
+         or digit"
+    )]
+    SnapshotKey(String),
+    /// The key is taken by a snapshot of another image.
+    #[error("snapshot `{key}` exists, of image {existing}: remove it first")]
+    SnapshotExists {
+        /// The key.
+        key: String,
+        /// What it is a snapshot of.
+        existing: Digest,
+    },
+    /// The image is for another operating system.
+    #[error("image {id} of {archive} is for {found}, this machine is {wanted}")]
+    Platform {
+        /// The image.
+        id: Digest,
+        /// The reference that was being loaded.
+        archive: String,
+        /// What the image is for.
+        found: String,
+        /// What this machine is.
+        wanted: String,
+    },
+}
+
+/// Failures of the store's own directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another store, in this process or another, has the directory open.
+    #[error("the image store {} is in use by another process", path.display())]
+    Locked {
+        /// The store's root.
+        path: PathBuf,
+    },
+    /// The store was written by a version with another layout.
+    #[error("the image store {} has layout `{found}`, this program knows `{known}`", path.display())]
+    Layout {
+        /// The store's root.
+        path: PathBuf,
+        /// What the file `layout` says.
+        found: String,
+        /// What we write.
+        known: &'static str,
+    },
+    /// A record that running tasks may depend on is unreadable. Nothing is guessed or removed.
+    #[error("{} is damaged ({reason}): restore it, or remove the store when no task runs", path.display())]
+    Damaged {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system refuses.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        Self::Io {
+            action,
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+
+    /// For `map_err` on system calls.
+    pub(crate) fn errno(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self::io(action, path, errno)
+    }
+}

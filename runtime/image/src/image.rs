@@ -1,0 +1,116 @@
+//! An image that is ready to be used.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use oci_spec::image::{Config, ImageConfiguration};
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Name};
+
+/// What an image's files are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootFs {
+    /// Chain ids of layers in the store, bottom first.
+    Layers(Vec<Digest>),
+    /// A directory outside the store, used as it is.
+    Directory(PathBuf),
+}
+
+/// An image of the store, or a directory that is used like one.
+///
+/// The accessors return what the image's configuration says, unchanged; a task spec overrides it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The digest of the configuration. For a directory, one that is made from its path.
+    pub id: Digest,
+    /// The names that the store has for it.
+    pub names: Vec<Name>,
+    /// Digests of the manifest, and of the indexes that led to it, where known.
+    pub manifests: Vec<Digest>,
+    /// The whole configuration.
+    pub config: ImageConfiguration,
+    /// The files.
+    pub rootfs: RootFs,
+}
+
+impl Image {
+    fn section(&self) -> Option<&Config> {
+        self.config.config().as_ref()
+    }
+
+    fn list<'a>(&'a self, field: impl Fn(&'a Config) -> &'a Option<Vec<String>>) -> &'a [String] {
+        self.section()
+            .and_then(|config| field(config).as_deref())
+            .unwrap_or_default()
+    }
+
+    fn text<'a>(&'a self, field: impl Fn(&'a Config) -> &'a Option<String>) -> Option<&'a str> {
+        self.section()
+            .and_then(|config| field(config).as_deref())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The command's fixed first part.
+    pub fn entrypoint(&self) -> &[String] {
+        self.list(Config::entrypoint)
+    }
+
+    /// Default arguments of the entrypoint, or the command where there is no entrypoint.
+    pub fn cmd(&self) -> &[String] {
+        self.list(Config::cmd)
+    }
+
+    /// Entrypoint and default arguments together: what runs when a task says nothing.
+    pub fn command(&self) -> Vec<String> {
+        [self.entrypoint(), self.cmd()].concat()
+    }
+
+    /// `NAME=value` each.
+    pub fn env(&self) -> &[String] {
+        self.list(Config::env)
+    }
+
+    /// `user[:group]`, names or numbers, to be looked up in the image; `None` is root.
+    pub fn user(&self) -> Option<&str> {
+        self.text(Config::user)
+    }
+
+    /// An absolute path in the image; `None` is `/`.
+    pub fn working_dir(&self) -> Option<&str> {
+        self.text(Config::working_dir)
+    }
+
+    /// A name or number, such as `SIGQUIT`; `None` is `SIGTERM`.
+    pub fn stop_signal(&self) -> Option<&str> {
+        self.text(Config::stop_signal)
+    }
+
+    /// `port/protocol` each, sorted.
+    pub fn exposed_ports(&self) -> Vec<&str> {
+        sorted(self.list(Config::exposed_ports))
+    }
+
+    /// Absolute paths in the image that want a volume each, sorted.
+    pub fn volumes(&self) -> Vec<&str> {
+        sorted(self.list(Config::volumes))
+    }
+
+    /// The image's labels, as (name, value) sorted by name.
+    pub fn labels(&self) -> Vec<(&str, &str)> {
+        let labels: Option<&HashMap<_, _>> = self.config.labels_of_config();
+        let mut labels: Vec<_> = labels
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        labels.sort_unstable();
+        labels
+    }
+}
+
+/// In the configuration these are sets, in no order.
+fn sorted(list: &[String]) -> Vec<&str> {
+    let mut list: Vec<_> = list.iter().map(String::as_str).collect();
+    list.sort_unstable();
+    list
+}

@@ -1,0 +1,75 @@
+//! How much one image may take.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::LayerError;
+
+/// Bounds on what one archive may make the store do. Beyond them loading fails, and leaves
+/// nothing behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all layers together once decompressed, and of a compressed archive once
+    /// decompressed.
+    pub bytes: u64,
+    /// Size of one file, in bytes, counting the holes of a sparse one.
+    pub file_bytes: u64,
+    /// Entries (files, directories, links, ...) of all layers together, and of the archive itself.
+    pub entries: u64,
+    /// Layers. The kernel stacks at most 500 (`OVL_MAX_STACK` in `fs/overlayfs/params.h`).
+    pub layers: usize,
+    /// Size of one manifest, index or configuration, in bytes.
+    pub json_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bytes: 64 << 30,
+            file_bytes: 1 << 40,
+            entries: 4_000_000,
+            layers: 500,
+            json_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What is left of the [`Limits`] while an image is unpacked, shared by the layers' threads.
+#[derive(Debug)]
+pub(crate) struct Budget<'a> {
+    pub(crate) limits: &'a Limits,
+    bytes: AtomicU64,
+    entries: AtomicU64,
+}
+
+impl<'a> Budget<'a> {
+    pub(crate) fn new(limits: &'a Limits) -> Self {
+        let (bytes, entries) = (limits.bytes.into(), limits.entries.into());
+        Self {
+            limits,
+            bytes,
+            entries,
+        }
+    }
+
+    pub(crate) fn take_bytes(&self, count: u64) -> Result<(), LayerError> {
+        take(&self.bytes, count).ok_or(LayerError::Limit {
+            what: "bytes",
+            limit: self.limits.bytes,
+        })
+    }
+
+    pub(crate) fn take_entry(&self) -> Result<(), LayerError> {
+        take(&self.entries, 1).ok_or(LayerError::Limit {
+            what: "entries",
+            limit: self.limits.entries,
+        })
+    }
+}
+
+fn take(left: &AtomicU64, count: u64) -> Option<()> {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        left.checked_sub(count)
+    })
+    .ok()
+    .map(drop)
+}

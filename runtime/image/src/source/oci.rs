@@ -1,0 +1,283 @@
+//! OCI image layouts, as a directory or in a tar archive (image-spec `image-layout.md`).
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType, OciLayout};
+use serde::de::DeserializeOwned;
+
+use super::{Archive, ArchiveError, Blob, Plan};
+use crate::{Digest, Limits, Name, Platform};
+
+/// How deep indexes may be nested. Two is usual: the layout's own, and one per platform.
+const MAX_DEPTH: usize = 4;
+/// image-spec `annotations.md`; the value is a tag, or with some tools a whole name.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Written by containerd and by Docker beside it: the whole name.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
+/// Where the layout's files are.
+pub(crate) enum Layout {
+    Directory(PathBuf),
+    Archive(Archive),
+}
+
+impl Layout {
+    fn file(&self, name: &str) -> Option<Blob> {
+        match self {
+            Self::Archive(archive) => archive.blob(name),
+            Self::Directory(root) => {
+                let path = root.join(name);
+                path.exists().then_some(Blob::File(path))
+            }
+        }
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    layout: &'a Layout,
+    limits: &'a Limits,
+}
+
+/// Plans the image with the tag `wanted`, or the only one, for `platform`.
+pub(crate) fn plan(
+    path: &Path,
+    layout: &Layout,
+    wanted: Option<&str>,
+    platform: &Platform,
+    limits: &Limits,
+) -> Result<Plan, ArchiveError> {
+    let reader = Reader {
+        path,
+        layout,
+        limits,
+    };
+    let version: OciLayout = reader.document("oci-layout")?;
+    if !version.image_layout_version().starts_with("1.") {
+        let version = version.image_layout_version();
+        return Err(reader.json("oci-layout", format!("version `{version}` is not 1.x")));
+    }
+    let index: ImageIndex = reader.document("index.json")?;
+    let top = choose_name(path, index.manifests(), wanted)?;
+    let mut names: Vec<Name> = top
+        .iter()
+        .flat_map(|descriptor| full_names(descriptor))
+        .collect();
+    names.sort();
+    names.dedup();
+
+    let mut manifests = Vec::new();
+    let mut descriptor = choose_platform(path, &top, platform)?.clone();
+    for _ in 0..MAX_DEPTH {
+        let digest = reader.digest(&descriptor)?;
+        let data = reader.verified(&descriptor)?;
+        manifests.push(digest);
+        match descriptor.media_type() {
+            MediaType::ImageIndex => {
+                let index: ImageIndex = reader.parse(&digest.to_string(), &data)?;
+                let all: Vec<_> = index.manifests().iter().collect();
+                descriptor = choose_platform(path, &all, platform)?.clone();
+            }
+            MediaType::Other(kind) if kind == DOCKER_LIST => {
+                let index: ImageIndex = reader.parse(&digest.to_string(), &data)?;
+                let all: Vec<_> = index.manifests().iter().collect();
+                descriptor = choose_platform(path, &all, platform)?.clone();
+            }
+            _ => {
+                let manifest: ImageManifest = reader.parse(&digest.to_string(), &data)?;
+                let mut plan = reader.image(&manifest)?;
+                (plan.manifests, plan.names) = (manifests, names);
+                return Ok(plan);
+            }
+        }
+    }
+    Err(reader.json(
+        "index.json",
+        format!("more than {MAX_DEPTH} nested indexes"),
+    ))
+}
+
+/// Docker's name for an index, in images that were copied without conversion.
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+impl Reader<'_> {
+    fn json(&self, what: &str, reason: String) -> ArchiveError {
+        ArchiveError::Json {
+            path: self.path.to_owned(),
+            what: what.to_owned(),
+            reason,
+        }
+    }
+
+    fn parse<T: DeserializeOwned>(&self, what: &str, data: &[u8]) -> Result<T, ArchiveError> {
+        serde_json::from_slice(data).map_err(|error| self.json(what, error.to_string()))
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, ArchiveError> {
+        let blob = self
+            .layout
+            .file(name)
+            .ok_or_else(|| ArchiveError::Missing {
+                path: self.path.to_owned(),
+                what: format!("`{name}`"),
+            })?;
+        blob.read_all(self.limits.json_bytes)
+            .map_err(|source| ArchiveError::Read {
+                path: self.path.to_owned(),
+                what: name.to_owned(),
+                source,
+            })
+    }
+
+    fn document<T: DeserializeOwned>(&self, name: &str) -> Result<T, ArchiveError> {
+        self.parse(name, &self.read(name)?)
+    }
+
+    fn digest(&self, descriptor: &Descriptor) -> Result<Digest, ArchiveError> {
+        descriptor
+            .digest()
+            .to_string()
+            .parse()
+            .map_err(|source| ArchiveError::BadDigest {
+                path: self.path.to_owned(),
+                source,
+            })
+    }
+
+    /// A small blob, in memory, verified.
+    fn verified(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ArchiveError> {
+        let expected = self.digest(descriptor)?;
+        let data = self.read(&format!("blobs/sha256/{}", expected.hex()))?;
+        let actual = Digest::of(&data);
+        if actual != expected || data.len() as u64 != descriptor.size() {
+            let (path, what) = (
+                self.path.to_owned(),
+                format!("blob of {} bytes", data.len()),
+            );
+            return Err(ArchiveError::Digest {
+                path,
+                what,
+                expected,
+                actual,
+            });
+        }
+        Ok(data)
+    }
+
+    fn image(&self, manifest: &ImageManifest) -> Result<Plan, ArchiveError> {
+        let raw_config = self.verified(manifest.config())?;
+        let layers = manifest
+            .layers()
+            .iter()
+            .map(|descriptor| {
+                let digest = self.digest(descriptor)?;
+                let kind = descriptor.media_type().to_string();
+                if kind.contains("+encrypted") {
+                    return Err(self.json(&digest.to_string(), "the layer is encrypted".into()));
+                }
+                let name = format!("blobs/sha256/{}", digest.hex());
+                let blob = self
+                    .layout
+                    .file(&name)
+                    .ok_or_else(|| ArchiveError::Missing {
+                        path: self.path.to_owned(),
+                        what: format!("layer {digest} ({kind})"),
+                    })?;
+                Ok((blob, Some((digest, Some(descriptor.size())))))
+            })
+            .collect::<Result<Vec<_>, ArchiveError>>()?;
+        Plan::new(self.path, raw_config, layers, self.limits)
+    }
+}
+
+fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
+    descriptor
+        .annotations()
+        .as_ref()?
+        .get(key)
+        .map(String::as_str)
+}
+
+/// The whole names that annotations give; a bare tag names nothing outside its layout.
+fn full_names(descriptor: &Descriptor) -> Vec<Name> {
+    [CONTAINERD_NAME, REF_NAME]
+        .into_iter()
+        .filter_map(|key| annotation(descriptor, key))
+        .filter(|value| value.contains('/'))
+        .filter_map(|value| value.parse().ok())
+        .collect()
+}
+
+/// The manifests that `wanted` means: those tagged so, or all that have one and the same tag.
+fn choose_name<'a>(
+    path: &Path,
+    manifests: &'a [Descriptor],
+    wanted: Option<&str>,
+) -> Result<Vec<&'a Descriptor>, ArchiveError> {
+    let mut found: Vec<String> = manifests
+        .iter()
+        .filter_map(|descriptor| annotation(descriptor, REF_NAME).map(str::to_owned))
+        .collect();
+    found.sort();
+    found.dedup();
+    let problem = match wanted {
+        Some(wanted) => {
+            let called = |descriptor: &&Descriptor| {
+                annotation(descriptor, REF_NAME) == Some(wanted)
+                    || annotation(descriptor, CONTAINERD_NAME) == Some(wanted)
+            };
+            let chosen: Vec<_> = manifests.iter().filter(called).collect();
+            if !chosen.is_empty() {
+                return Ok(chosen);
+            }
+            format!("no image in it is tagged `{wanted}`")
+        }
+        None if manifests.is_empty() => "it holds no image".to_owned(),
+        None if found.len() > 1 => "it holds several images, so name the one to use".to_owned(),
+        None => return Ok(manifests.iter().collect()),
+    };
+    Err(ArchiveError::Choice {
+        path: path.to_owned(),
+        problem,
+        found,
+    })
+}
+
+/// The manifest for this machine. One without a platform is taken only if it is alone.
+fn choose_platform<'a>(
+    path: &Path,
+    manifests: &[&'a Descriptor],
+    platform: &Platform,
+) -> Result<&'a Descriptor, ArchiveError> {
+    let best = manifests
+        .iter()
+        .filter_map(|descriptor| {
+            let rank = platform.rank(descriptor.platform().as_ref()?)?;
+            Some((rank, *descriptor))
+        })
+        .max_by_key(|(rank, _)| *rank);
+    if let Some((_, descriptor)) = best {
+        return Ok(descriptor);
+    }
+    let without: Vec<_> = manifests
+        .iter()
+        .filter(|d| d.platform().is_none())
+        .collect();
+    match (without.as_slice(), manifests) {
+        ([only], [_]) => Ok(only),
+        ([], _) => Err(ArchiveError::Platform {
+            path: path.to_owned(),
+            wanted: platform.to_string(),
+            found: manifests
+                .iter()
+                .filter_map(|d| d.platform().as_ref())
+                .map(|p| format!("{}/{}", p.os(), p.architecture()))
+                .collect(),
+        }),
+        _ => Err(ArchiveError::Choice {
+            path: path.to_owned(),
+            problem: "several images in it name no platform, so name the one to use".into(),
+            found: without.iter().map(|d| d.digest().to_string()).collect(),
+        }),
+    }
+}

@@ -1,0 +1,279 @@
+//! The store's directory: where things are, and how they change so that a crash cannot hurt.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{self, AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags},
+    sys::stat::Mode,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{StoreError, unpack::tree};
+
+/// What the file `layout` holds.
+const LAYOUT: &str = "fairlead-images 1";
+
+#[derive(Debug)]
+pub(super) struct Disk {
+    root: PathBuf,
+    /// Held as long as the store is open; the kernel gives it up when the process dies.
+    _lock: Flock<File>,
+    next: AtomicU64,
+}
+
+impl Disk {
+    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+        create_dir(root)?;
+        let root = root
+            .canonicalize()
+            .map_err(|e| StoreError::io("resolving the path", root, e))?;
+        let lock = root.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock)
+            .map_err(|e| StoreError::io("opening", &lock, e))?;
+        let lock =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, errno)| match errno {
+                    Errno::EWOULDBLOCK => StoreError::Locked { path: root.clone() },
+                    errno => StoreError::io("locking", &lock, errno),
+                },
+            )?;
+        let disk = Self {
+            root,
+            _lock: lock,
+            next: AtomicU64::new(0),
+        };
+        for name in ["l", "layers", "images", "snapshots", "tmp", "empty"] {
+            create_dir(&disk.root.join(name))?;
+        }
+        // Whatever was going on when the last owner died never became visible.
+        empty(&disk.tmp())?;
+        disk.check_layout()?;
+        Ok(disk)
+    }
+
+    fn check_layout(&self) -> Result<(), StoreError> {
+        let path = self.root.join("layout");
+        match fs::read_to_string(&path) {
+            Ok(found) if found.trim_end() == LAYOUT => Ok(()),
+            Ok(found) => Err(StoreError::Layout {
+                path: self.root.clone(),
+                found: found.trim_end().chars().take(80).collect(),
+                known: LAYOUT,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.write(&path, format!("{LAYOUT}\n").as_bytes())
+            }
+            Err(error) => Err(StoreError::io("reading", &path, error)),
+        }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Files of layers: `l/<number>`.
+    pub(super) fn layer_dirs(&self) -> PathBuf {
+        self.root.join("l")
+    }
+
+    pub(super) fn layer_records(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(super) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    pub(super) fn names(&self) -> PathBuf {
+        self.root.join("names.json")
+    }
+
+    pub(super) fn archives(&self) -> PathBuf {
+        self.root.join("archives.json")
+    }
+
+    /// The lower directory of an image without layers.
+    pub(super) fn empty(&self) -> PathBuf {
+        self.root.join("empty")
+    }
+
+    /// A path in `tmp/` that nothing has.
+    pub(super) fn fresh(&self) -> PathBuf {
+        self.tmp()
+            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// A new directory in `tmp/`, removed with all its content when dropped.
+    pub(super) fn scratch(&self) -> Result<Scratch, StoreError> {
+        let path = self.fresh();
+        create_dir(&path)?;
+        Ok(Scratch(path))
+    }
+
+    /// Replaces the file `path`, all or nothing, durably.
+    pub(super) fn write(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+        let temporary = self.fresh();
+        let write = || {
+            let mut file = File::create_new(&temporary)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&temporary, path)
+        };
+        write().map_err(|error| {
+            // It failed already; what is left is removed by the next open at the latest.
+            let _ = fs::remove_file(&temporary);
+            StoreError::io("writing", path, error)
+        })?;
+        sync_parent(path)
+    }
+
+    pub(super) fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+        let content = serde_json::to_vec_pretty(value)
+            .map_err(|error| StoreError::io("encoding", path, io::Error::other(error)))?;
+        self.write(path, &content)
+    }
+
+    /// Gives a directory of `tmp/` its final name, durably. False where that name is taken.
+    pub(super) fn publish(&self, from: &Path, to: &Path) -> Result<bool, StoreError> {
+        let cwd = AT_FDCWD;
+        match fcntl::renameat2(cwd, from, cwd, to, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => sync_parent(to).map(|()| true),
+            Err(Errno::EEXIST) => Ok(false),
+            Err(errno) => Err(StoreError::io("creating", to, errno)),
+        }
+    }
+
+    /// Makes a directory disappear at once, durably. Its content is in the result, and goes with
+    /// it; `None` where there is no such directory.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<Option<Scratch>, StoreError> {
+        let scratch = self.scratch()?;
+        match fs::rename(path, scratch.0.join("0")) {
+            Ok(()) => sync_parent(path).map(|()| Some(scratch)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("removing", path, error)),
+        }
+    }
+
+    /// [`Disk::set_aside`], and removes the content.
+    pub(super) fn discard(&self, path: &Path) -> Result<(), StoreError> {
+        self.set_aside(path)?
+            .map(Scratch::remove)
+            .transpose()
+            .map(drop)
+    }
+
+    /// Removes a file durably. Absent is fine.
+    pub(super) fn remove_file(&self, path: &Path) -> Result<bool, StoreError> {
+        match fs::remove_file(path) {
+            Ok(()) => sync_parent(path).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("removing", path, error)),
+        }
+    }
+}
+
+/// A directory in `tmp/` that goes when it is dropped.
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn remove(self) -> Result<(), StoreError> {
+        remove_tree(&self.0)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = remove_tree(&self.0) {
+            tracing::warn!(%error, "work in progress is left until the store is opened again");
+        }
+    }
+}
+
+fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    fcntl::open(parent, flags, Mode::empty())
+        .and_then(|parent| tree::remove(parent, name))
+        .map_err(StoreError::errno("removing", path))
+}
+
+/// Removes everything in a directory.
+fn empty(path: &Path) -> Result<(), StoreError> {
+    for name in names(path)? {
+        remove_tree(&path.join(name))?;
+    }
+    Ok(())
+}
+
+/// The names in a directory of the store, sorted. Names that are not UTF-8 are not ours.
+pub(super) fn names(path: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names: Vec<String> = fs::read_dir(path)
+        .and_then(|entries| {
+            entries
+                .map(|entry| entry.map(|e| e.file_name()))
+                .collect::<io::Result<Vec<_>>>()
+        })
+        .map_err(|error| StoreError::io("listing", path, error))?
+        .into_iter()
+        .filter_map(|name| name.into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Reads a record; `None` where there is none.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let content = match fs::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("reading", path, error)),
+    };
+    serde_json::from_slice(&content)
+        .map(Some)
+        .map_err(|error| StoreError::Damaged {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+fn create_dir(path: &Path) -> Result<(), StoreError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| StoreError::io("creating", path, error))
+}
+
+/// Makes a change of names in the directory of `path` durable.
+fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    File::open(parent)
+        .and_then(|parent| parent.sync_all())
+        .map_err(|error| StoreError::io("syncing", parent, error))
+}

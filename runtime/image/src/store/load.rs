@@ -1,0 +1,362 @@
+//! Loading archives and layouts.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use oci_spec::image::Os;
+
+use super::{
+    Store,
+    disk::Scratch,
+    image, lock,
+    records::{ArchiveRecord, ImageRecord, LayerRecord, Stamp, State},
+};
+use crate::{
+    ArchiveError, Digest, Image, ImageError, LayerError, Name, Reference, StoreError,
+    limits::Budget,
+    source::{self, Archive, Layout, Plan, PlannedLayer},
+    unpack::{self, Unpacked},
+};
+
+/// Layers that are unpacked at once, at most: it is processor work up to here, then disk.
+const MAX_THREADS: usize = 4;
+
+/// A layer that is on its way into the store.
+struct Fresh {
+    /// Position in the image, bottom first.
+    position: usize,
+    path: PathBuf,
+    unpacked: Unpacked,
+}
+
+impl Store {
+    /// Loads an archive or a layout directory.
+    pub(super) fn load(&self, reference: &Reference) -> Result<Image, ImageError> {
+        let (path, is_directory) = match reference {
+            Reference::DockerArchive { path, .. } | Reference::OciArchive { path, .. } => {
+                (path, false)
+            }
+            Reference::OciLayout { path, .. } => (path, true),
+            Reference::Directory { .. } | Reference::Id(_) | Reference::Named(_) => {
+                return Err(ImageError::NotFound(reference.to_string()));
+            }
+        };
+        if is_directory {
+            // Its index is small; there is nothing to gain from remembering it.
+            let _alone = lock(&self.layers_change);
+            let plan = self.plan_layout(reference, path)?;
+            return self.install(reference, &plan);
+        }
+        let open = |source| ArchiveError::Read {
+            path: path.clone(),
+            what: "the file".into(),
+            source,
+        };
+        let file = source::open_regular(path).map_err(open)?;
+        let stamp = Stamp::of(&file.metadata().map_err(open)?);
+        if let Some(image) = self.recall(reference, &stamp)? {
+            return Ok(image);
+        }
+        // Many tasks with one new image start at once: the first loads, the others find it.
+        let _alone = lock(&self.layers_change);
+        if let Some(image) = self.recall(reference, &stamp)? {
+            return Ok(image);
+        }
+        let scratch = self.disk.scratch()?;
+        let reopened = file.try_clone().map_err(open)?;
+        let plan = self.plan_archive(reference, path, reopened, &scratch)?;
+        let image = self.install(reference, &plan)?;
+        let after = Stamp::of(&file.metadata().map_err(open)?);
+        if after == stamp && stamp.is_settled() {
+            self.remember(reference, stamp, &plan)?;
+        }
+        Ok(image)
+    }
+
+    fn plan_archive(
+        &self,
+        reference: &Reference,
+        path: &Path,
+        file: File,
+        scratch: &Scratch,
+    ) -> Result<Plan, ImageError> {
+        let limits = &self.options.limits;
+        let plain = scratch.path().join("archive.tar");
+        let create = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&plain)
+        };
+        let archive = Archive::open(path, file, create, limits)?;
+        Ok(match reference {
+            Reference::DockerArchive { name, .. } => {
+                source::plan_docker(path, &archive, name.as_ref(), limits)?
+            }
+            Reference::OciArchive { tag, .. } => {
+                let layout = Layout::Archive(archive);
+                source::plan_oci(
+                    path,
+                    &layout,
+                    tag.as_deref(),
+                    &self.options.platform,
+                    limits,
+                )?
+            }
+            other => return Err(ImageError::NotFound(other.to_string())),
+        })
+    }
+
+    fn plan_layout(&self, reference: &Reference, path: &Path) -> Result<Plan, ImageError> {
+        let tag = match reference {
+            Reference::OciLayout { tag, .. } => tag.as_deref(),
+            _ => None,
+        };
+        let (platform, limits) = (&self.options.platform, &self.options.limits);
+        let layout = Layout::Directory(path.to_owned());
+        Ok(source::plan_oci(path, &layout, tag, platform, limits)?)
+    }
+
+    /// The image of an archive that was read before and has not changed since.
+    fn recall(&self, reference: &Reference, stamp: &Stamp) -> Result<Option<Image>, ImageError> {
+        let mut state = self.state();
+        let Some(known) = state.archives.get(&reference.to_string()) else {
+            return Ok(None);
+        };
+        if known.stamp != *stamp {
+            return Ok(None);
+        }
+        let (id, names) = (known.image, known.names.clone());
+        if !state.images.contains_key(&id) {
+            return Ok(None);
+        }
+        self.give_names(&mut state, &id, &names)?;
+        state
+            .images
+            .get(&id)
+            .map(|record| image(&state, record))
+            .transpose()
+    }
+
+    fn remember(&self, reference: &Reference, stamp: Stamp, plan: &Plan) -> Result<(), ImageError> {
+        let mut state = self.state();
+        let record = ArchiveRecord {
+            stamp,
+            image: plan.id,
+            names: plan.names.clone(),
+        };
+        state.archives.insert(reference.to_string(), record);
+        Ok(self
+            .disk
+            .write_json(&self.disk.archives(), &state.archives)?)
+    }
+
+    fn give_names(&self, state: &mut State, id: &Digest, names: &[Name]) -> Result<(), ImageError> {
+        let mut changed = false;
+        for name in names {
+            changed |= state.names.insert(name.clone(), *id) != Some(*id);
+        }
+        if changed {
+            self.disk.write_json(&self.disk.names(), &state.names)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a planned image part of the store. The caller holds `layers_change`.
+    fn install(&self, reference: &Reference, plan: &Plan) -> Result<Image, ImageError> {
+        let wanted = &self.options.platform;
+        if *plan.config.os() != wanted.os && *plan.config.os() != Os::Other(String::new()) {
+            return Err(ImageError::Platform {
+                id: plan.id,
+                archive: reference.to_string(),
+                found: plan.config.os().to_string(),
+                wanted: wanted.to_string(),
+            });
+        }
+        // Not an error: the kernel may run it (32-bit programs, binfmt_misc).
+        if *plan.config.architecture() != wanted.architecture {
+            tracing::warn!(%reference, image = %plan.config.architecture(), machine = %wanted,
+                "the image is for another architecture");
+        }
+        let mut chain: Vec<Digest> = Vec::with_capacity(plan.layers.len());
+        for layer in &plan.layers {
+            chain.push(Digest::chain(chain.last(), &layer.expected.diff_id));
+        }
+        let missing: Vec<usize> = {
+            let state = self.state();
+            (0..chain.len())
+                .filter(|at| !state.layers.contains_key(&chain[*at]))
+                .collect()
+        };
+        if !missing.is_empty() {
+            let scratch = self.disk.scratch()?;
+            let fresh = self.unpack(reference, plan, &missing, &scratch)?;
+            self.publish(reference, plan, &chain, fresh, &scratch)?;
+        }
+
+        let mut state = self.state();
+        let mut record = ImageRecord {
+            id: plan.id,
+            layers: chain,
+            manifests: plan.manifests.clone(),
+            config: plan.raw_config.clone(),
+        };
+        let known = state.images.get(&plan.id);
+        // One configuration can be reached through manifests that differ in compression.
+        for manifest in known.into_iter().flat_map(|known| &known.manifests) {
+            if !record.manifests.contains(manifest) {
+                record.manifests.push(*manifest);
+            }
+        }
+        record.manifests.sort();
+        if known != Some(&record) {
+            self.disk.write_json(&self.image_path(&plan.id), &record)?;
+            state.images.insert(plan.id, record.clone());
+        }
+        self.give_names(&mut state, &plan.id, &plan.names)?;
+        image(&state, &record)
+    }
+
+    /// Unpacks layers side by side; they do not depend on each other.
+    fn unpack(
+        &self,
+        reference: &Reference,
+        plan: &Plan,
+        missing: &[usize],
+        scratch: &Scratch,
+    ) -> Result<Vec<Fresh>, ImageError> {
+        let budget = Budget::new(&self.options.limits);
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(Vec::new());
+        let failed = Mutex::new(None);
+        let work = || {
+            while lock(&failed).is_none() {
+                let Some(&position) = missing.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                    return;
+                };
+                let path = scratch.path().join(position.to_string());
+                let layer = &plan.layers[position];
+                match unpack_one(layer, &path, &budget) {
+                    Ok(unpacked) => lock(&done).push(Fresh {
+                        position,
+                        path,
+                        unpacked,
+                    }),
+                    Err(source) => {
+                        let error = layer_error(reference, plan, position, source);
+                        lock(&failed).get_or_insert(error);
+                    }
+                }
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 1..threads.min(MAX_THREADS).min(missing.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        if let Some(error) = lock(&failed).take() {
+            return Err(error);
+        }
+        let mut fresh = std::mem::take(&mut *lock(&done));
+        fresh.sort_by_key(|fresh| fresh.position);
+        Ok(fresh)
+    }
+
+    /// Gives unpacked layers their place, bottom first. All of them are on disk before the first
+    /// one becomes visible.
+    fn publish(
+        &self,
+        reference: &Reference,
+        plan: &Plan,
+        chain: &[Digest],
+        fresh: Vec<Fresh>,
+        scratch: &Scratch,
+    ) -> Result<(), ImageError> {
+        let mut below: Vec<PathBuf> = {
+            let state = self.state();
+            let directory = |id: &Digest| {
+                let record = state.layers.get(id)?;
+                Some(self.layer_path(&record.directory))
+            };
+            chain
+                .iter()
+                .map(|id| directory(id).unwrap_or_default())
+                .collect()
+        };
+        for layer in &fresh {
+            below[layer.position].clone_from(&layer.path);
+        }
+        for layer in &fresh {
+            let lower: Vec<_> = below[..layer.position].iter().rev().collect();
+            unpack::adopt_implied(&layer.path, &layer.unpacked, &lower)
+                .map_err(|source| layer_error(reference, plan, layer.position, source))?;
+        }
+        File::open(scratch.path())
+            .and_then(|directory| nix::unistd::syncfs(&directory).map_err(std::io::Error::from))
+            .map_err(|error| StoreError::io("syncing", scratch.path(), error))?;
+        for layer in fresh {
+            let directory = self.place(&layer.path)?;
+            let record = LayerRecord {
+                chain_id: chain[layer.position],
+                diff_id: plan.layers[layer.position].expected.diff_id,
+                directory,
+                bytes: layer.unpacked.bytes,
+            };
+            self.disk
+                .write_json(&self.layer_record_path(&record.chain_id), &record)?;
+            self.state().layers.insert(record.chain_id, record);
+        }
+        Ok(())
+    }
+
+    /// Moves a layer's files to the first free number.
+    fn place(&self, path: &Path) -> Result<String, StoreError> {
+        let mut number = self.state().layers.len();
+        loop {
+            let directory = number.to_string();
+            if self.disk.publish(path, &self.layer_path(&directory))? {
+                return Ok(directory);
+            }
+            number += 1;
+        }
+    }
+}
+
+fn unpack_one(
+    layer: &PlannedLayer,
+    path: &Path,
+    budget: &Budget<'_>,
+) -> Result<Unpacked, LayerError> {
+    // The mode of the root directory, unless a layer says otherwise.
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create(path)
+        .map_err(LayerError::Read)?;
+    let blob = layer.blob.open().map_err(LayerError::Read)?;
+    unpack::unpack(blob, &layer.expected, path, budget)
+}
+
+fn layer_error(
+    reference: &Reference,
+    plan: &Plan,
+    position: usize,
+    source: LayerError,
+) -> ImageError {
+    ImageError::Layer {
+        archive: reference.to_string(),
+        number: position + 1,
+        diff_id: plan.layers[position].expected.diff_id,
+        source: Box::new(source),
+    }
+}

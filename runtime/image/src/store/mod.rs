@@ -1,0 +1,284 @@
+//! The store on disk.
+
+mod disk;
+mod load;
+mod records;
+mod snapshot;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
+
+pub use snapshot::{OverlayMount, Snapshot};
+
+use crate::{Digest, Image, ImageError, Limits, Name, Platform, Reference, RootFs, StoreError};
+use disk::Disk;
+use records::{ImageRecord, State};
+
+/// What a store allows, and what it chooses images for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Bounds on one image.
+    pub limits: Limits,
+    /// The machine that images must suit.
+    pub platform: Platform,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            platform: Platform::host(),
+        }
+    }
+}
+
+/// Images, layers and snapshots below one directory, which belongs to one store at a time.
+///
+/// # Layout
+///
+/// | path | holds |
+/// |---|---|
+/// | `lock` | locked with flock(2) while a store is open |
+/// | `layout` | the version of this table |
+/// | `l/<number>/` | the files of a layer, in the form in which overlayfs keeps an upper directory |
+/// | `layers/<chain id>.json` | a layer: chain id, diff id, its number. It exists if this does |
+/// | `images/<id>.json` | an image: its configuration byte for byte, the chain ids of its layers |
+/// | `names.json` | names, and the image that each means |
+/// | `archives.json` | archive files that were read: their stat data, the image, its names |
+/// | `snapshots/<key>/` | `snapshot.json`, `upper/`, `work/` |
+/// | `empty/` | the lower directory of an image without layers |
+/// | `tmp/` | work in progress; emptied when the store is opened |
+///
+/// Layers are found by content (chain id), but live under a small number, because mount(2) takes
+/// all lower directories in one page of 4096 bytes: with a root of 24 characters, more than 100.
+///
+/// # Crashes
+///
+/// Files and directories are made in `tmp/`, synced, and renamed. The order is: layer directory,
+/// layer record, image record, name; and the reverse when something is removed. At whatever
+/// instant a process dies, every record that can be read refers to things that are complete, and
+/// what no record refers to is removed when the store is opened again.
+#[derive(Debug)]
+pub struct Store {
+    disk: Disk,
+    options: Options,
+    state: Mutex<State>,
+    /// Held while layers are added or collected: fresh layers belong to no image for a moment.
+    layers_change: Mutex<()>,
+}
+
+/// What [`Store::gc`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// Layers.
+    pub layers: usize,
+    /// Bytes of their archives, decompressed.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Opens the store at `root`, or makes one.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another store has it open; [`StoreError::Layout`] and
+    /// [`StoreError::Damaged`] when what is there cannot be understood.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self, ImageError> {
+        Self::open_with(root, Options::default())
+    }
+
+    /// [`Store::open`] with limits and a platform of one's own.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    pub fn open_with(root: impl AsRef<Path>, options: Options) -> Result<Self, ImageError> {
+        let disk = Disk::open(root.as_ref())?;
+        let state = State::read(&disk)?;
+        Ok(Self {
+            disk,
+            options,
+            state: Mutex::new(state),
+            layers_change: Mutex::new(()),
+        })
+    }
+
+    /// The image that `reference` means. Archives and layouts are loaded, unless they are already;
+    /// that makes their names known, as `docker load` does.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`] for a name or id that was not loaded before, else what is wrong with
+    /// the archive or the store. After an error nothing of the archive is in the store.
+    pub fn resolve(&self, reference: &Reference) -> Result<Image, ImageError> {
+        match reference {
+            Reference::Named(name) => self.named(name),
+            Reference::Id(id) => {
+                let state = self.state();
+                match state.images.get(id) {
+                    Some(record) => image(&state, record),
+                    None => Err(ImageError::NotFound(id.to_string())),
+                }
+            }
+            Reference::Directory { path } => self.directory(path),
+            Reference::DockerArchive { .. }
+            | Reference::OciArchive { .. }
+            | Reference::OciLayout { .. } => self.load(reference),
+        }
+    }
+
+    /// All images, by id.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when a configuration cannot be read.
+    pub fn images(&self) -> Result<Vec<Image>, ImageError> {
+        let state = self.state();
+        state
+            .images
+            .values()
+            .map(|record| image(&state, record))
+            .collect()
+    }
+
+    /// Forgets an image and its names. Its snapshots stay usable; its layers go with the next
+    /// [`Store::gc`] unless something else uses them. False when there was no such image.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove_image(&self, id: &Digest) -> Result<bool, ImageError> {
+        let mut state = self.state();
+        if !state.images.contains_key(id) {
+            return Ok(false);
+        }
+        state.names.retain(|_, named| named != id);
+        self.disk.write_json(&self.disk.names(), &state.names)?;
+        state.archives.retain(|_, archive| archive.image != *id);
+        self.disk
+            .write_json(&self.disk.archives(), &state.archives)?;
+        self.disk.remove_file(&self.image_path(id))?;
+        state.images.remove(id);
+        Ok(true)
+    }
+
+    /// Removes the layers that neither an image nor a snapshot uses.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; what was not removed is removed by the next call, or the next open.
+    pub fn gc(&self) -> Result<Collected, ImageError> {
+        let _alone = lock(&self.layers_change);
+        let mut state = self.state();
+        let used: BTreeSet<Digest> = state
+            .images
+            .values()
+            .flat_map(|image| &image.layers)
+            .chain(
+                state
+                    .snapshots
+                    .values()
+                    .flat_map(|snapshot| snapshot.layers()),
+            )
+            .copied()
+            .collect();
+        let unused: Vec<_> = state
+            .layers
+            .values()
+            .filter(|l| !used.contains(&l.chain_id))
+            .cloned()
+            .collect();
+        let mut collected = Collected::default();
+        for layer in unused {
+            self.disk
+                .remove_file(&self.layer_record_path(&layer.chain_id))?;
+            state.layers.remove(&layer.chain_id);
+            self.disk.discard(&self.layer_path(&layer.directory))?;
+            collected.layers += 1;
+            collected.bytes += layer.bytes;
+        }
+        Ok(collected)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn image_path(&self, id: &Digest) -> PathBuf {
+        self.disk.images().join(format!("{}.json", id.hex()))
+    }
+
+    fn layer_record_path(&self, chain_id: &Digest) -> PathBuf {
+        self.disk
+            .layer_records()
+            .join(format!("{}.json", chain_id.hex()))
+    }
+
+    fn layer_path(&self, directory: &str) -> PathBuf {
+        self.disk.layer_dirs().join(directory)
+    }
+
+    /// A digest decides alone, as it does for Docker; the name before it is for people.
+    fn named(&self, name: &Name) -> Result<Image, ImageError> {
+        let state = self.state();
+        let found = match name.digest() {
+            Some(digest) => state
+                .images
+                .get(digest)
+                .or_else(|| state.images.values().find(|i| i.manifests.contains(digest))),
+            None => state.names.get(name).and_then(|id| state.images.get(id)),
+        };
+        match found {
+            Some(record) => image(&state, record),
+            None => Err(ImageError::NotFound(name.to_string())),
+        }
+    }
+
+    /// An image that is made of a directory: no configuration, no layers of the store.
+    fn directory(&self, path: &Path) -> Result<Image, ImageError> {
+        let refuse = |reason: String| ImageError::Directory {
+            path: path.to_owned(),
+            reason,
+        };
+        let real = path
+            .canonicalize()
+            .map_err(|error| refuse(error.to_string()))?;
+        if !real.is_dir() {
+            return Err(refuse("it is not a directory".into()));
+        }
+        // overlayfs would refuse the mount: "overlapping lowerdir path".
+        if self.disk.root().starts_with(&real) || real.starts_with(self.disk.root()) {
+            return Err(refuse("it overlaps with the image store".into()));
+        }
+        Ok(Image {
+            id: Digest::of(format!("dir:{}", real.display())),
+            names: Vec::new(),
+            manifests: Vec::new(),
+            config: ImageConfigurationBuilder::default()
+                .os(self.options.platform.os.clone())
+                .architecture(self.options.platform.architecture.clone())
+                .build()
+                .map_err(|error| refuse(error.to_string()))?,
+            rootfs: RootFs::Directory(real),
+        })
+    }
+}
+
+/// A panic elsewhere leaves the state as the last completed change made it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn image(state: &State, record: &ImageRecord) -> Result<Image, ImageError> {
+    let config: ImageConfiguration =
+        serde_json::from_str(&record.config).map_err(|error| StoreError::Damaged {
+            path: format!("images/{}.json", record.id.hex()).into(),
+            reason: error.to_string(),
+        })?;
+    Ok(Image {
+        id: record.id,
+        names: state.names_of(&record.id),
+        manifests: record.manifests.clone(),
+        config,
+        rootfs: RootFs::Layers(record.layers.clone()),
+    })
+}

@@ -1,0 +1,116 @@
+//! What can go wrong with a layer.
+
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::{Digest, TarError};
+
+/// Why a layer was refused. Nothing of the image stays in the store then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// The tar stream is broken.
+    #[error(transparent)]
+    Tar(TarError),
+    /// The blob cannot be read.
+    #[error("reading the layer failed: {0}")]
+    Read(#[source] io::Error),
+    /// A compression that we do not have.
+    #[error("the layer is compressed with {0}; only gzip and zstd are supported")]
+    Compression(&'static str),
+    /// What was read is not what the image names.
+    #[error("the {what} is {actual}, but the image says {expected}: the archive is damaged")]
+    Digest {
+        /// Which digest: of the blob as stored, or of the layer once decompressed.
+        what: &'static str,
+        /// What the image says.
+        expected: Digest,
+        /// What was read.
+        actual: Digest,
+    },
+    /// The blob has another size than the image says, in bytes.
+    #[error("the blob has {actual} bytes, but the image says {expected}: the archive is damaged")]
+    Size {
+        /// What the image says.
+        expected: u64,
+        /// What was read.
+        actual: u64,
+    },
+    /// One of the [`Limits`](crate::Limits) is exceeded.
+    #[error("the image has more than {limit} {what}, which is the limit of this store")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// An entry's name is no path below the layer's root.
+    #[error("entry `{entry}`: {reason}")]
+    Name {
+        /// The entry's name as written.
+        entry: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An entry that no layer may contain.
+    #[error("entry `{entry}` is refused: {reason}")]
+    Refused {
+        /// The entry's name as written.
+        entry: String,
+        /// Why.
+        reason: String,
+    },
+    /// The kernel refuses what the entry asks for.
+    #[error("entry `{entry}`: {action} failed: {source}{}", hint(action, *source))]
+    Kernel {
+        /// The entry's name as written.
+        entry: String,
+        /// What was being done.
+        action: &'static str,
+        /// What the kernel said.
+        source: Errno,
+    },
+}
+
+impl From<TarError> for LayerError {
+    fn from(error: TarError) -> Self {
+        match error {
+            // A limit that was hit while reading came through the reader's error type.
+            TarError::Read { offset, source } => match source.downcast::<Self>() {
+                Ok(limit) => limit,
+                Err(source) => Self::Tar(TarError::Read { offset, source }),
+            },
+            other => Self::Tar(other),
+        }
+    }
+}
+
+/// The actions that file systems or missing privileges are known to forbid.
+pub(crate) const SET_XATTR: &str = "setting an extended attribute";
+pub(crate) const MAKE_DEVICE: &str = "making a device node";
+pub(crate) const MAKE_WHITEOUT: &str = "making a whiteout (a character device 0/0)";
+pub(crate) const MAKE_OPAQUE: &str = "setting trusted.overlay.opaque";
+pub(crate) const CHANGE_OWNER: &str = "changing the owner";
+
+/// What the operator can do about it.
+fn hint(action: &str, errno: Errno) -> &'static str {
+    match (action, errno) {
+        (MAKE_DEVICE | MAKE_WHITEOUT, Errno::EPERM) => {
+            ". The store needs CAP_MKNOD in the initial user namespace, and a file system that \
+             can hold device nodes"
+        }
+        (MAKE_OPAQUE, Errno::EPERM) => {
+            ". trusted.* attributes need CAP_SYS_ADMIN in the initial user namespace"
+        }
+        (SET_XATTR | MAKE_OPAQUE, Errno::EOPNOTSUPP) => {
+            ". The file system of the store has no such extended attributes: put the store on \
+             ext4, xfs or btrfs"
+        }
+        (SET_XATTR, Errno::EPERM) => ". It needs CAP_SYS_ADMIN or CAP_SETFCAP",
+        (SET_XATTR | MAKE_OPAQUE, Errno::ENOENT) => ". Is /proc mounted?",
+        (CHANGE_OWNER, Errno::EPERM) => ". It needs CAP_CHOWN",
+        (_, Errno::ENOSPC | Errno::EDQUOT) => ". Free space or inodes where the store is",
+        _ => "",
+    }
+}

@@ -1,0 +1,191 @@
+//! From a layer blob to a directory that overlayfs can use as it is.
+
+mod decompress;
+mod error;
+mod path;
+pub(crate) mod tree;
+mod writer;
+
+use std::{
+    collections::BTreeSet,
+    io::{self, BufReader, Read},
+    path::Path,
+};
+
+use nix::{errno::Errno, sys::stat};
+
+pub use error::LayerError;
+
+pub(crate) use decompress::decompress;
+pub(crate) use path::{EntryPath, display};
+
+use crate::{
+    Digest,
+    digest::HashingReader,
+    limits::Budget,
+    source::Promised,
+    tarball::{Stream, TarReader},
+};
+use tree::Tree;
+use writer::{Metadata, Writer};
+
+/// What a blob must turn out to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    /// `None` in old Docker archives.
+    pub(crate) blob: Option<Promised>,
+    /// Digest of the tar stream once decompressed.
+    pub(crate) diff_id: Digest,
+}
+
+/// A layer that was unpacked and found to be what it should be.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    /// Directories that the archive uses and does not describe.
+    implied: BTreeSet<EntryPath>,
+    /// Bytes of the tar stream.
+    pub(crate) bytes: u64,
+}
+
+/// Unpacks `blob` into the empty directory `root`.
+///
+/// Nobody may use `root` before this has returned: only at the end of the stream is it known
+/// whether the content is the expected one.
+pub(crate) fn unpack(
+    blob: impl Read + Send,
+    expected: &Expected,
+    root: &Path,
+    budget: &Budget<'_>,
+) -> Result<Unpacked, LayerError> {
+    // One byte more than allowed is enough to notice, and a wrong size must not cost more.
+    let size = expected.blob.as_ref().and_then(|(_, size)| *size);
+    let blob = blob.take(size.map_or(u64::MAX, |size| size.saturating_add(1)));
+    let mut blob = HashingReader::new(blob);
+
+    let content = Metered {
+        inner: decompress(BufReader::new(&mut blob))?,
+        budget,
+    };
+    let mut tar = TarReader::new(HashingReader::new(content));
+    let mut writer = Writer::new(root, budget)?;
+    while let Some(entry) = tar.next_entry()? {
+        budget.take_entry()?;
+        writer.apply(&entry, &mut tar)?;
+    }
+    let implied = writer.finish()?;
+    let (diff_id, bytes) = tar.into_inner().finish().map_err(of_read)?;
+    let (blob_digest, blob_bytes) = blob.finish().map_err(LayerError::Read)?;
+
+    if let Some(expected) = size.filter(|size| *size != blob_bytes) {
+        return Err(LayerError::Size {
+            expected,
+            actual: blob_bytes,
+        });
+    }
+    let check = |what, expected: Digest, actual| {
+        if expected == actual {
+            Ok(())
+        } else {
+            Err(LayerError::Digest {
+                what,
+                expected,
+                actual,
+            })
+        }
+    };
+    if let Some((expected, _)) = expected.blob {
+        check("digest of the blob", expected, blob_digest)?;
+    }
+    check(
+        "digest of the decompressed layer",
+        expected.diff_id,
+        diff_id,
+    )?;
+    Ok(Unpacked { implied, bytes })
+}
+
+/// A limit that was hit while reading came through [`io::Error`]; this gets it back.
+fn of_read(error: io::Error) -> LayerError {
+    error
+        .downcast::<LayerError>()
+        .unwrap_or_else(LayerError::Read)
+}
+
+/// Gives directories that the archive does not describe the owner, mode and time they have in the
+/// layers below (`lower`, topmost first), as if the archive had been unpacked over those. Without
+/// it `tmp` could lose its sticky bit because a layer holds `tmp/file` alone.
+pub(crate) fn adopt_implied(
+    root: &Path,
+    unpacked: &Unpacked,
+    lower: &[impl AsRef<Path>],
+) -> Result<(), LayerError> {
+    let kernel = |path: &EntryPath, action| {
+        let entry = display(path.as_bytes());
+        move |source| LayerError::Kernel {
+            entry,
+            action,
+            source,
+        }
+    };
+    let here = EntryPath::default();
+    let tree = Tree::open(root).map_err(kernel(&here, "opening the layer"))?;
+    let lower = lower
+        .iter()
+        .map(|path| Tree::open(path.as_ref()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(kernel(&here, "opening a layer below"))?;
+    // Deepest first: a change below would touch the time of the directory above.
+    for path in unpacked.implied.iter().rev() {
+        let below = lower.iter().find_map(|layer| match layer.look(path) {
+            Err(Errno::ENOENT) => None,
+            // A file, a whiteout or a link ends the search: nothing further down is visible.
+            other => Some(other),
+        });
+        match below {
+            None | Some(Err(Errno::ENOTDIR)) => {}
+            Some(Err(Errno::ELOOP)) => warn_masked(path),
+            Some(Err(errno)) => {
+                return Err(kernel(path, "looking at the layers below")(errno));
+            }
+            Some(Ok(found)) if tree::file_type(&found) == stat::SFlag::S_IFDIR => {
+                Metadata::of(&found)
+                    .apply_to_directory(&tree, path)
+                    .map_err(kernel(
+                        path,
+                        "taking over the attributes of the layer below",
+                    ))?;
+            }
+            Some(Ok(found)) if tree::file_type(&found) == stat::SFlag::S_IFLNK => warn_masked(path),
+            Some(Ok(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Docker's overlay2 driver has the same effect; builders that diff never write such layers.
+fn warn_masked(path: &EntryPath) {
+    let name = display(path.as_bytes());
+    tracing::warn!(
+        path = name,
+        "the layer holds files below a path that is a symbolic link further down; its directory \
+         hides the link"
+    );
+}
+
+/// Counts decompressed bytes against the limits, also those that no file accounts for.
+struct Metered<'a, R> {
+    inner: R,
+    budget: &'a Budget<'a>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.budget
+            .take_bytes(count as u64)
+            .map_err(io::Error::other)?;
+        Ok(count)
+    }
+}
+
+impl<R: Read> Stream for HashingReader<R> {}

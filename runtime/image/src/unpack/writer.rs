@@ -1,0 +1,532 @@
+//! Writes the entries of one layer, in the form in which overlayfs keeps an upper directory
+//! (kernel `Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque directories").
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs::File,
+    io::{Seek, SeekFrom, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{self, AtFlags, OFlag},
+    sys::{
+        stat::{self, FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags},
+        time::TimeSpec,
+    },
+    unistd::{self, Gid, Uid},
+};
+
+use super::{
+    EntryPath, LayerError, display,
+    error::{CHANGE_OWNER, MAKE_DEVICE, MAKE_OPAQUE, MAKE_WHITEOUT, SET_XATTR},
+    tree::{self, Tree},
+};
+use crate::{
+    limits::Budget,
+    tarball::{Entry, Extent, Kind, Stream, TarError, TarReader},
+};
+
+/// image-spec `layer.md`, section "Whiteouts".
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Left by AUFS; Docker skips them.
+const AUFS: &[u8] = b".wh..wh.";
+
+/// Where an entry goes: an open directory and a name in it.
+struct Place<'a> {
+    path: EntryPath,
+    directory: OwnedFd,
+    name: &'a OsStr,
+}
+
+pub(super) struct Writer<'a> {
+    tree: Tree,
+    budget: &'a Budget<'a>,
+    /// Directories whose attributes the archive has not given (yet).
+    implied: BTreeSet<EntryPath>,
+    /// Times of directories: writing into a directory changes its time, so these come last.
+    times: BTreeMap<EntryPath, (i64, u32)>,
+    /// The entry being written, for messages.
+    current: String,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(root: &Path, budget: &'a Budget<'a>) -> Result<Self, LayerError> {
+        let tree = Tree::open(root).map_err(|source| LayerError::Kernel {
+            entry: root.display().to_string(),
+            action: "opening the layer's directory",
+            source,
+        })?;
+        let implied = [EntryPath::default()].into();
+        Ok(Self {
+            tree,
+            budget,
+            implied,
+            times: BTreeMap::new(),
+            current: String::new(),
+        })
+    }
+
+    /// Writes one entry; `tar` stands at its data.
+    pub(super) fn apply<R: Stream>(
+        &mut self,
+        entry: &Entry,
+        tar: &mut TarReader<R>,
+    ) -> Result<(), LayerError> {
+        self.current = display(&entry.name);
+        let path = EntryPath::parse(&entry.name)?;
+        let Some((parent, name)) = path.split() else {
+            return self.root(entry);
+        };
+        let directory = self.parent(&parent)?;
+        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
+            return self.whiteout(&directory, name, OsStr::from_bytes(hidden));
+        }
+        let place = Place {
+            path: path.clone(),
+            directory,
+            name,
+        };
+        if entry.kind == Kind::HardLink {
+            return self.hard_link(&place, entry);
+        }
+        let existing = self.at(tree::look(&place.directory, name), "looking at the name")?;
+        if entry.kind == Kind::Directory {
+            self.directory(&place, existing)?;
+            self.times.insert(path.clone(), entry.mtime);
+            self.implied.remove(&path);
+        } else {
+            self.clear(&place, existing)?;
+            self.node(&place, entry, tar)?;
+        }
+        self.attributes(&place.directory, name, entry)
+    }
+
+    /// Sets what had to wait; returns the directories that the archive did not describe.
+    pub(super) fn finish(self) -> Result<BTreeSet<EntryPath>, LayerError> {
+        for (path, mtime) in self.times.iter().rev() {
+            let result = match path.split() {
+                None => set_times(self.tree.root(), OsStr::new("."), *mtime),
+                Some((parent, name)) => match self.tree.directory(&parent) {
+                    Ok(directory) => set_times(directory, name, *mtime),
+                    Err(errno) => Err(errno),
+                },
+            };
+            match result {
+                // Replaced by a later entry.
+                Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(source) => {
+                    let entry = display(path.as_bytes());
+                    let action = "setting the time of a directory";
+                    return Err(LayerError::Kernel {
+                        entry,
+                        action,
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(self.implied)
+    }
+
+    fn at<T>(&self, result: Result<T, Errno>, action: &'static str) -> Result<T, LayerError> {
+        result.map_err(|source| LayerError::Kernel {
+            entry: self.current.clone(),
+            action,
+            source,
+        })
+    }
+
+    fn refuse<T>(&self, reason: impl Into<String>) -> Result<T, LayerError> {
+        Err(LayerError::Refused {
+            entry: self.current.clone(),
+            reason: reason.into(),
+        })
+    }
+
+    /// The archive's entry `./`: attributes of the root directory.
+    fn root(&mut self, entry: &Entry) -> Result<(), LayerError> {
+        if entry.kind != Kind::Directory {
+            return self.refuse("the root of a layer must be a directory");
+        }
+        self.times.insert(EntryPath::default(), entry.mtime);
+        self.implied.remove(&EntryPath::default());
+        self.attributes(self.tree.root(), OsStr::new("."), entry)
+    }
+
+    /// Opens the directory of an entry, and makes what is missing of it.
+    fn parent(&mut self, path: &EntryPath) -> Result<OwnedFd, LayerError> {
+        match self.tree.directory(path) {
+            Ok(directory) => return Ok(directory),
+            // ENOTDIR may be a whiteout in the way, which the new directory replaces.
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(Errno::ELOOP) => return self.refuse("its directory is a loop of symbolic links"),
+            Err(errno) => return self.at(Err(errno), "opening its directory"),
+        }
+        let mut so_far = EntryPath::default();
+        let mut directory = self.at(self.tree.directory(&so_far), "opening the root")?;
+        for name in path.components() {
+            let next = so_far.join(name);
+            let existing = self.at(tree::look(&directory, name), "looking at its directory")?;
+            let kind = existing.as_ref().map(tree::file_type);
+            if kind == Some(SFlag::S_IFLNK) {
+                directory = match self.tree.directory(&next) {
+                    Ok(directory) => directory,
+                    Err(_) => {
+                        return self.refuse(format!(
+                            "it lies behind the symbolic link `{}`, which leads to no directory \
+                             of the layer",
+                            display(next.as_bytes())
+                        ));
+                    }
+                };
+            } else {
+                if existing
+                    .as_ref()
+                    .is_some_and(|found| !tree::is_whiteout(found))
+                    && kind != Some(SFlag::S_IFDIR)
+                {
+                    let file = display(next.as_bytes());
+                    return self.refuse(format!("`{file}` is not a directory"));
+                }
+                if kind != Some(SFlag::S_IFDIR) {
+                    self.implied.insert(next.clone());
+                }
+                let place = Place {
+                    path: next.clone(),
+                    directory,
+                    name,
+                };
+                self.directory(&place, existing)?;
+                directory = self.at(
+                    tree::subdirectory(&place.directory, name),
+                    "opening its directory",
+                )?;
+            }
+            so_far = next;
+        }
+        Ok(directory)
+    }
+
+    /// Makes a directory, or keeps the one that is there. One that takes the place of a whiteout
+    /// is opaque: the whiteout hid all that lies below.
+    fn directory(
+        &mut self,
+        place: &Place<'_>,
+        existing: Option<FileStat>,
+    ) -> Result<(), LayerError> {
+        if existing
+            .as_ref()
+            .is_some_and(|found| tree::file_type(found) == SFlag::S_IFDIR)
+        {
+            return Ok(());
+        }
+        self.clear(place, existing)?;
+        let mode = Mode::from_bits_truncate(0o755);
+        self.at(
+            stat::mkdirat(&place.directory, place.name, mode),
+            "making a directory",
+        )?;
+        // mkdir(2) applies the umask.
+        let result = stat::fchmodat(
+            &place.directory,
+            place.name,
+            mode,
+            FchmodatFlags::FollowSymlink,
+        );
+        self.at(result, "setting the mode")?;
+        if existing.as_ref().is_some_and(tree::is_whiteout) {
+            self.opaque(&place.directory, place.name)?;
+        }
+        Ok(())
+    }
+
+    fn opaque(&self, directory: impl AsFd, name: &OsStr) -> Result<(), LayerError> {
+        self.at(
+            tree::set_xattr(directory, name, b"trusted.overlay.opaque", b"y"),
+            MAKE_OPAQUE,
+        )
+    }
+
+    /// Removes what an entry replaces. Nothing is ever written *through* an existing file: it
+    /// may be a hard link to another one.
+    fn clear(&mut self, place: &Place<'_>, existing: Option<FileStat>) -> Result<(), LayerError> {
+        let Some(existing) = existing else {
+            return Ok(());
+        };
+        if tree::file_type(&existing) == SFlag::S_IFDIR {
+            let gone = |path: &EntryPath| {
+                let below = path.as_bytes().strip_prefix(place.path.as_bytes());
+                below.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            };
+            self.times.retain(|path, _| !gone(path));
+            self.implied.retain(|path| !gone(path));
+        }
+        self.at(
+            tree::remove(&place.directory, place.name),
+            "replacing an earlier entry",
+        )
+    }
+
+    /// `.wh.name` hides `name` of the layers below; never what this layer itself holds.
+    fn whiteout(
+        &self,
+        directory: &OwnedFd,
+        name: &OsStr,
+        hidden: &OsStr,
+    ) -> Result<(), LayerError> {
+        if name.as_bytes() == OPAQUE {
+            return self.opaque(directory, OsStr::new("."));
+        }
+        if name.as_bytes().starts_with(AUFS) {
+            return Ok(());
+        }
+        if matches!(hidden.as_bytes(), b"" | b"." | b"..") {
+            return self.refuse("a whiteout of nothing, or of a directory's own entries");
+        }
+        match self.at(
+            tree::look(directory, hidden),
+            "looking at what a whiteout hides",
+        )? {
+            None => {
+                let made = stat::mknodat(directory, hidden, SFlag::S_IFCHR, Mode::empty(), 0);
+                self.at(made, MAKE_WHITEOUT)
+            }
+            Some(found) if tree::file_type(&found) == SFlag::S_IFDIR => {
+                self.opaque(directory, hidden)
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn hard_link(&mut self, place: &Place<'_>, entry: &Entry) -> Result<(), LayerError> {
+        let target = display(&entry.link);
+        let Ok(link) = EntryPath::parse(&entry.link) else {
+            return self.refuse(format!("a hard link to `{target}`, outside the layer"));
+        };
+        let Some((parent, name)) = link.split() else {
+            return self.refuse("a hard link to the root of the layer");
+        };
+        let missing = || format!("a hard link to `{target}`, which the layer does not hold");
+        let directory = match self.tree.directory(&parent) {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return self.refuse(missing()),
+            Err(errno) => return self.at(Err(errno), "opening the directory of a link's target"),
+        };
+        let found = match self.at(tree::look(&directory, name), "looking at a link's target")? {
+            None => return self.refuse(missing()),
+            Some(found) => found,
+        };
+        if tree::file_type(&found) == SFlag::S_IFDIR || tree::is_whiteout(&found) {
+            return self.refuse(format!("a hard link to `{target}`, which is no file"));
+        }
+        let existing = self.at(
+            tree::look(&place.directory, place.name),
+            "looking at the name",
+        )?;
+        let same = |other: &FileStat| (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino);
+        // Already the same file, or a link to itself: clearing the place would lose it.
+        if existing.as_ref().is_some_and(same) {
+            return Ok(());
+        }
+        self.clear(place, existing)?;
+        let linked = unistd::linkat(
+            &directory,
+            name,
+            &place.directory,
+            place.name,
+            AtFlags::empty(),
+        );
+        self.at(linked, "making a hard link")
+    }
+
+    /// Makes anything but a directory or a hard link, where nothing is.
+    fn node<R: Stream>(
+        &mut self,
+        place: &Place<'_>,
+        entry: &Entry,
+        tar: &mut TarReader<R>,
+    ) -> Result<(), LayerError> {
+        let private = Mode::from_bits_truncate(0o600);
+        let device = |kind| {
+            let number = stat::makedev(entry.device.0.into(), entry.device.1.into());
+            stat::mknodat(&place.directory, place.name, kind, private, number)
+        };
+        match entry.kind {
+            Kind::File => self.file(place, entry, tar),
+            Kind::Symlink => {
+                let target = OsStr::from_bytes(&entry.link);
+                let made = unistd::symlinkat(target, &place.directory, place.name);
+                self.at(made, "making a symbolic link")
+            }
+            Kind::Fifo => self.at(
+                unistd::mkfifoat(&place.directory, place.name, private),
+                "making a FIFO",
+            ),
+            Kind::CharDevice if entry.device == (0, 0) => self.refuse(
+                "a character device 0/0, which overlayfs takes for a deletion; a layer deletes \
+                 with `.wh.` entries",
+            ),
+            Kind::CharDevice => self.at(device(SFlag::S_IFCHR), MAKE_DEVICE),
+            Kind::BlockDevice => self.at(device(SFlag::S_IFBLK), MAKE_DEVICE),
+            Kind::Directory | Kind::HardLink => self.refuse("an entry of an unexpected kind"),
+        }
+    }
+
+    fn file<R: Stream>(
+        &mut self,
+        place: &Place<'_>,
+        entry: &Entry,
+        tar: &mut TarReader<R>,
+    ) -> Result<(), LayerError> {
+        let limit = self.budget.limits.file_bytes;
+        if entry.size > limit {
+            return Err(LayerError::Limit {
+                what: "bytes in one file",
+                limit,
+            });
+        }
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let private = Mode::from_bits_truncate(0o600);
+        let made = fcntl::openat(&place.directory, place.name, flags, private);
+        let mut file = File::from(self.at(made, "making a file")?);
+        let whole = [Extent {
+            offset: 0,
+            length: entry.size,
+        }];
+        let extents = entry.extents.as_deref().unwrap_or(&whole);
+        let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+        let mut buffer = vec![0; 64 << 10];
+        for extent in extents {
+            if entry.extents.is_some() {
+                let moved = file.seek(SeekFrom::Start(extent.offset)).map_err(io);
+                self.at(moved, "writing a file")?;
+            }
+            let mut left = extent.length;
+            while left > 0 {
+                let want = left.min(buffer.len() as u64) as usize;
+                let count = tar.read_data(&mut buffer[..want])?;
+                if count == 0 {
+                    return Err(TarError::Truncated {
+                        offset: entry.data.0,
+                    }
+                    .into());
+                }
+                self.at(
+                    file.write_all(&buffer[..count]).map_err(io),
+                    "writing a file",
+                )?;
+                left -= count as u64;
+            }
+        }
+        if entry.extents.is_some() {
+            self.at(file.set_len(entry.size).map_err(io), "writing a file")?;
+        }
+        Ok(())
+    }
+
+    /// Owner, mode, extended attributes and time. The order matters: chown(2) clears setuid bits
+    /// and file capabilities, all of them touch the change time only.
+    fn attributes(
+        &self,
+        directory: impl AsFd,
+        name: &OsStr,
+        entry: &Entry,
+    ) -> Result<(), LayerError> {
+        let metadata = Metadata {
+            uid: entry.uid,
+            gid: entry.gid,
+            mode: (entry.kind != Kind::Symlink).then_some(entry.mode),
+            mtime: entry.mtime,
+        };
+        self.at(metadata.set_owner(&directory, name), CHANGE_OWNER)?;
+        self.at(metadata.set_mode(&directory, name), "setting the mode")?;
+        for (attribute, value) in &entry.xattrs {
+            if attribute.starts_with(b"trusted.overlay.") || attribute.starts_with(b"user.overlay.")
+            {
+                let attribute = display(attribute);
+                return self.refuse(format!("the attribute {attribute} is overlayfs's own"));
+            }
+            // The labels of the machine where the image was built say nothing about this one.
+            if attribute.starts_with(b"security.") && attribute != b"security.capability" {
+                continue;
+            }
+            self.at(
+                tree::set_xattr(&directory, name, attribute, value),
+                SET_XATTR,
+            )?;
+        }
+        if entry.kind == Kind::Directory {
+            return Ok(());
+        }
+        self.at(set_times(&directory, name, entry.mtime), "setting the time")
+    }
+}
+
+/// What every kind of file has.
+pub(super) struct Metadata {
+    uid: u32,
+    gid: u32,
+    /// `None` for links, which have none of their own.
+    mode: Option<u32>,
+    mtime: (i64, u32),
+}
+
+impl Metadata {
+    pub(super) fn of(stat: &FileStat) -> Self {
+        Self {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: Some(stat.st_mode & 0o7777),
+            mtime: (
+                stat.st_mtime,
+                u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            ),
+        }
+    }
+
+    pub(super) fn apply_to_directory(&self, tree: &Tree, path: &EntryPath) -> Result<(), Errno> {
+        let directory = tree.directory(path)?;
+        let here = OsStr::new(".");
+        self.set_owner(&directory, here)?;
+        self.set_mode(&directory, here)?;
+        set_times(&directory, here, self.mtime)
+    }
+
+    fn set_owner(&self, directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        unistd::fchownat(
+            directory,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+    }
+
+    /// `name` must not be a link: there is no fchmodat(2) that would not follow it.
+    fn set_mode(&self, directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
+        let Some(mode) = self.mode else { return Ok(()) };
+        let mode = Mode::from_bits_truncate(mode);
+        stat::fchmodat(directory, name, mode, FchmodatFlags::FollowSymlink)
+    }
+}
+
+fn set_times(directory: impl AsFd, name: &OsStr, mtime: (i64, u32)) -> Result<(), Errno> {
+    let time = TimeSpec::new(mtime.0, mtime.1.into());
+    stat::utimensat(
+        directory,
+        name,
+        &time,
+        &time,
+        UtimensatFlags::NoFollowSymlink,
+    )
+}
