@@ -108,7 +108,9 @@ vm_parse() {
         opt_smp=1
     fi
     if ((opt_shell)) && ((!${#command[@]})); then
-        command=(bash)
+        # Not the operator's start-up files: they are slow on an emulated processor.
+        command=(bash --norc)
+        opt_env+=('PS1=\h:\w\$ ')
     fi
     ((opt_prepare || ${#command[@]})) || die_usage "no command given"
     if ((opt_shell)) && [[ ! -t 0 ]]; then
