@@ -1,0 +1,210 @@
+//! Docker's defaults, as values of the specification.
+
+use oci_spec::runtime::{
+    Capabilities, Capability, Linux, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder,
+    LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, Mount,
+    MountBuilder, Process, ProcessBuilder, Root, RootBuilder, Spec, SpecBuilder,
+};
+use std::path::PathBuf;
+
+/// The version of the specification that this crate speaks.
+pub const OCI_VERSION: &str = "1.2.0";
+
+/// `PATH` of a program whose image names none.
+pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The capabilities of a container's root.
+pub fn capabilities() -> Capabilities {
+    use Capability as C;
+    [
+        C::Chown,
+        C::DacOverride,
+        C::Fsetid,
+        C::Fowner,
+        C::Mknod,
+        C::NetRaw,
+        C::Setgid,
+        C::Setuid,
+        C::Setfcap,
+        C::Setpcap,
+        C::NetBindService,
+        C::SysChroot,
+        C::Kill,
+        C::AuditWrite,
+    ]
+    .into_iter()
+    .collect()
+}
+
+/// The five sets for a list of capabilities: none is inheritable or ambient.
+pub fn capability_sets(list: Capabilities) -> LinuxCapabilities {
+    let mut sets = LinuxCapabilitiesBuilder::default()
+        .build()
+        .unwrap_or_default();
+    sets.set_bounding(Some(list.clone()))
+        .set_effective(Some(list.clone()))
+        .set_permitted(Some(list))
+        .set_inheritable(Some(Capabilities::new()))
+        .set_ambient(Some(Capabilities::new()));
+    sets
+}
+
+/// Paths that are hidden.
+pub fn masked_paths() -> Vec<String> {
+    [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+    ]
+    .map(Into::into)
+    .into()
+}
+
+/// Paths that are read-only.
+pub fn readonly_paths() -> Vec<String> {
+    [
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/irq",
+        "/proc/sys",
+        "/proc/sysrq-trigger",
+    ]
+    .map(Into::into)
+    .into()
+}
+
+/// The file systems that every container has.
+pub fn mounts() -> Vec<Mount> {
+    let mount = |to: &str, kind: &str, options: &[&str]| {
+        let mut mount = MountBuilder::default().build().unwrap_or_default();
+        mount
+            .set_destination(PathBuf::from(to))
+            .set_typ(Some(kind.into()))
+            .set_source(Some(PathBuf::from(kind)))
+            .set_options(Some(options.iter().map(|o| (*o).to_string()).collect()));
+        mount
+    };
+    let none = ["nosuid", "noexec", "nodev"];
+    let with = |more: &[&'static str]| [&none[..], more].concat();
+    vec![
+        mount("/proc", "proc", &none),
+        mount(
+            "/dev",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "/dev/pts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount("/sys", "sysfs", &with(&["ro"])),
+        mount("/sys/fs/cgroup", "cgroup", &with(&["ro"])),
+        mount("/dev/mqueue", "mqueue", &none),
+        mount("/dev/shm", "tmpfs", &with(&["mode=1777", "size=65536k"])),
+    ]
+}
+
+/// The device rules: nothing, except what is harmless. Nodes may be made (with `CAP_MKNOD`) but
+/// not used.
+pub fn device_rules() -> Vec<LinuxDeviceCgroup> {
+    use LinuxDeviceType as T;
+    let rule = |allow, kind, major, minor, access: &str| {
+        let mut rule = LinuxDeviceCgroupBuilder::default()
+            .build()
+            .unwrap_or_default();
+        rule.set_allow(allow)
+            .set_typ(Some(kind))
+            .set_major(major)
+            .set_minor(minor)
+            .set_access(Some(access.into()));
+        rule
+    };
+    let mut rules = vec![
+        rule(false, T::A, None, None, "rwm"),
+        rule(true, T::C, None, None, "m"),
+        rule(true, T::B, None, None, "m"),
+    ];
+    // null, zero, full, random, urandom, tty, console, ptmx, pts
+    let used = [
+        (1, 3),
+        (1, 5),
+        (1, 7),
+        (1, 8),
+        (1, 9),
+        (5, 0),
+        (5, 1),
+        (5, 2),
+    ];
+    rules.extend(used.map(|(major, minor)| rule(true, T::C, Some(major), Some(minor), "rwm")));
+    rules.push(rule(true, T::C, Some(136), None, "rwm"));
+    rules
+}
+
+/// The namespaces of a container: all but the user's.
+pub fn namespaces() -> Vec<LinuxNamespace> {
+    use LinuxNamespaceType as T;
+    [T::Pid, T::Mount, T::Ipc, T::Uts, T::Cgroup, T::Network]
+        .into_iter()
+        .map(|kind| {
+            let mut namespace = LinuxNamespaceBuilder::default().build().unwrap_or_default();
+            namespace.set_typ(kind);
+            namespace
+        })
+        .collect()
+}
+
+/// Limits: none but the device rules.
+pub fn resources() -> LinuxResources {
+    let mut resources = LinuxResourcesBuilder::default().build().unwrap_or_default();
+    resources.set_devices(Some(device_rules()));
+    resources
+}
+
+/// A shell as root in a container with all of the above, its network namespace new and empty.
+pub fn default_spec() -> Spec {
+    let mut process: Process = ProcessBuilder::default().build().unwrap_or_default();
+    process
+        .set_terminal(Some(false))
+        .set_args(Some(vec!["/bin/sh".into()]))
+        .set_env(Some(vec![PATH.into()]))
+        .set_cwd("/".into())
+        .set_capabilities(Some(capability_sets(capabilities())))
+        .set_rlimits(None)
+        .set_no_new_privileges(Some(true));
+    let mut linux: Linux = LinuxBuilder::default().build().unwrap_or_default();
+    linux
+        .set_resources(Some(resources()))
+        .set_namespaces(Some(namespaces()))
+        .set_masked_paths(Some(masked_paths()))
+        .set_readonly_paths(Some(readonly_paths()))
+        .set_seccomp(None)
+        .set_devices(None);
+    let mut root: Root = RootBuilder::default().build().unwrap_or_default();
+    root.set_path("rootfs".into()).set_readonly(Some(false));
+    let mut spec = SpecBuilder::default().build().unwrap_or_default();
+    spec.set_version(OCI_VERSION.into())
+        .set_process(Some(process))
+        .set_root(Some(root))
+        .set_hostname(None)
+        .set_mounts(Some(mounts()))
+        .set_linux(Some(linux));
+    spec
+}

@@ -1,0 +1,129 @@
+//! What the specification wants to find in `/dev`.
+
+use crate::error::{Context, Setup, SetupFailure};
+use crate::root::{Links, Root};
+use nix::errno::Errno;
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mknodat};
+use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Name, major and minor number of the devices that every container has (config-linux.md,
+/// "Default Devices"); mode 0666.
+const DEFAULT_NODES: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// Makes the default nodes and links and the devices that the specification lists.
+pub fn populate(root: &Root, devices: &[LinuxDevice]) -> Setup<()> {
+    let dev = root.make_dir(Path::new("/dev"), Links::Refuse)?;
+    for (name, major, minor) in DEFAULT_NODES {
+        let node = Node {
+            kind: SFlag::S_IFCHR,
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        };
+        node.make(&dev, name, &format!("/dev/{name}"))?;
+    }
+    for (target, name) in LINKS {
+        match symlinkat(target, &dev, name) {
+            Ok(()) => {}
+            // An image may have its own; /dev is a fresh tmpfs as a rule.
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(SetupFailure::new("link", format!("/dev/{name}"), errno)),
+        }
+    }
+    devices.iter().try_for_each(|device| listed(root, device))
+}
+
+fn listed(root: &Root, device: &LinuxDevice) -> Setup<()> {
+    let path = device.path();
+    let shown = path.display().to_string();
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
+        LinuxDeviceType::B => SFlag::S_IFBLK,
+        LinuxDeviceType::P => SFlag::S_IFIFO,
+        LinuxDeviceType::A => {
+            return Err(SetupFailure::because(
+                "create device",
+                shown,
+                "the type \"a\" is no device",
+            ));
+        }
+    };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
+    else {
+        return Err(SetupFailure::because(
+            "create device",
+            shown,
+            "not a path of a file",
+        ));
+    };
+    let parent = root.make_dir(parent, Links::Refuse)?;
+    let node = Node {
+        kind,
+        major: device.major() as u64,
+        minor: device.minor() as u64,
+        mode: device.file_mode().unwrap_or(0o666),
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    };
+    node.make(&parent, name, &shown)
+}
+
+struct Node {
+    kind: SFlag,
+    major: u64,
+    minor: u64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Node {
+    fn make(&self, dir: impl AsFd, name: &str, shown: &str) -> Setup<()> {
+        let number = nix::sys::stat::makedev(self.major, self.minor);
+        let mode = Mode::from_bits_truncate(self.mode);
+        match mknodat(&dir, name, self.kind, mode, number) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => {
+                let nofollow = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+                let found = fstatat(&dir, name, nofollow).step("stat", shown)?;
+                let same_kind = found.st_mode & SFlag::S_IFMT.bits() == self.kind.bits();
+                if !same_kind || (self.kind != SFlag::S_IFIFO && found.st_rdev != number) {
+                    let reason = "something else is there already";
+                    return Err(SetupFailure::because("create device", shown, reason));
+                }
+            }
+            Err(errno) => return Err(SetupFailure::new("create device", shown, errno)),
+        }
+        // Against the umask. The name was just verified not to be a link.
+        fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).step("set mode of", shown)?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        fchownat(
+            &dir,
+            name,
+            Some(uid),
+            Some(gid),
+            nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .step("set owner of", shown)
+    }
+}

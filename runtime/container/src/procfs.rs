@@ -1,0 +1,151 @@
+//! A private mount of procfs, attached nowhere: what is written through it cannot be redirected
+//! by anything that the image or its mounts put at `/proc`.
+
+use crate::error::{Context, Setup, SetupFailure};
+use crate::sys::FsContext;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// procfs of the PID namespace of the process that opened it.
+pub struct ProcFs(OwnedFd);
+
+impl ProcFs {
+    pub fn new() -> Setup<Self> {
+        let fd = FsContext::open("proc")
+            .and_then(|context| context.mount(0))
+            .step("mount", "a private procfs")?;
+        Ok(Self(fd))
+    }
+
+    /// Writes one file, named relative to `/proc`.
+    pub fn write(&self, path: &str, value: &str) -> Result<(), Errno> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS
+            | ResolveFlag::RESOLVE_NO_XDEV;
+        let how = OpenHow::new()
+            .flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC)
+            .resolve(resolve);
+        let fd = openat2(&self.0, Path::new(path), how)?;
+        if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Err(Errno::EXDEV);
+        }
+        let errno = |e: std::io::Error| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        std::fs::File::from(fd)
+            .write_all(value.as_bytes())
+            .map_err(errno)
+    }
+
+    /// Sets kernel parameters. They were checked by [`check_sysctl`].
+    pub fn set_sysctls(&self, sysctls: &HashMap<String, String>) -> Setup<()> {
+        let mut sorted: Vec<_> = sysctls.iter().collect();
+        sorted.sort();
+        for (name, value) in sorted {
+            self.write(&format!("sys/{}", sysctl_path(name)), value)
+                .map_err(|errno| {
+                    SetupFailure::new("set sysctl", format!("{name}={value}"), errno)
+                })?;
+        }
+        Ok(())
+    }
+}
+
+/// `net.ipv4.ip_forward` or `net/ipv4/ip_forward`; as in sysctl(8), the separator that comes
+/// first decides, and the other one then stands for a character of a name.
+fn sysctl_path(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(at) if name.as_bytes()[at] == b'.' => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+        _ => name.into(),
+    }
+}
+
+/// Which namespaces the container has of its own.
+pub struct OwnNamespaces {
+    pub ipc: bool,
+    pub net: bool,
+}
+
+/// Refuses a parameter that belongs to the whole machine rather than to a namespace of the
+/// container (the list is that of the runtime specification's other implementations).
+pub fn check_sysctl(name: &str, own: &OwnNamespaces) -> Result<(), String> {
+    let path = sysctl_path(name);
+    if path.split('/').any(|part| part.is_empty() || part == "..") {
+        return Err("not a parameter name".into());
+    }
+    let (needs, present) = match path.as_str() {
+        "kernel/msgmax"
+        | "kernel/msgmnb"
+        | "kernel/msgmni"
+        | "kernel/sem"
+        | "kernel/shmall"
+        | "kernel/shmmax"
+        | "kernel/shmmni"
+        | "kernel/shm_rmid_forced" => ("IPC", own.ipc),
+        path if path.starts_with("fs/mqueue/") => ("IPC", own.ipc),
+        path if path.starts_with("net/") => ("network", own.net),
+        _ => return Err("not separate per container, it would change the whole machine".into()),
+    };
+    if present {
+        Ok(())
+    } else {
+        Err(format!("needs a {needs} namespace of the container's own"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(
+            sysctl_path("net/ipv4/conf/eth0.1/rp_filter"),
+            "net/ipv4/conf/eth0.1/rp_filter"
+        );
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.eth0/1.rp_filter"),
+            "net/ipv4/conf/eth0.1/rp_filter"
+        );
+    }
+
+    #[test]
+    fn only_what_is_namespaced() {
+        let own = OwnNamespaces {
+            ipc: true,
+            net: false,
+        };
+        assert!(check_sysctl("kernel.shmmax", &own).is_ok());
+        assert!(check_sysctl("net.ipv4.ip_forward", &own).is_err());
+        let all = OwnNamespaces {
+            ipc: true,
+            net: true,
+        };
+        assert!(check_sysctl("net.ipv4.ip_forward", &all).is_ok());
+        for name in [
+            "kernel.panic",
+            "vm.swappiness",
+            "net/../kernel/panic",
+            "net..x",
+            "",
+            "net",
+        ] {
+            assert!(check_sysctl(name, &all).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The root file system: mounted inside the container's own mount namespace only, then made `/`.
+
+use crate::error::{Context, Setup, SetupFailure};
+use crate::root::Root;
+use crate::sys::{self, FsContext, attr};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where a container's files come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rootfs {
+    /// A directory as it is; what the container writes stays in it.
+    Directory(PathBuf),
+    /// An overlay, mounted where nobody but the container sees it.
+    Overlay {
+        /// Read-only layers, the topmost first.
+        lower: Vec<PathBuf>,
+        /// Takes what the container writes.
+        upper: PathBuf,
+        /// An empty directory on the file system of `upper`, for the kernel's use.
+        work: PathBuf,
+    },
+}
+
+/// Mounts the root file system and attaches it over `/`, from where [`enter`] makes it the root.
+/// The mounts of the host stay reachable below it by descriptor, and as sources of bind mounts.
+pub fn attach(rootfs: &Rootfs, propagation: u64) -> Setup<Root> {
+    // Nothing that is mounted from here on reaches the host, but what the host unmounts goes
+    // away here too, so that a container does not pin the host's file systems.
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
+        .step("make mounts slaves of", "/")?;
+    // The old root: paths that begin with "/" still start there, although the new one lies on it.
+    let fd = match rootfs {
+        Rootfs::Directory(path) => {
+            sys::clone_tree(path, true).step("bind root file system", path.display())?
+        }
+        Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
+    };
+    let recursive = matches!(rootfs, Rootfs::Directory(_));
+    sys::mount_setattr(&fd, recursive, 0, 0, propagation)
+        .step("set propagation of", "the root file system")?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let old = nix::fcntl::open("/", flags, Mode::empty()).step("open", "/")?;
+    sys::move_mount(&fd, &old).step("attach root file system to", "/")?;
+    Ok(Root::new(fd))
+}
+
+/// Makes the attached root file system `/` and lets go of the host's.
+pub fn enter(root: &Root) -> Setup<()> {
+    nix::unistd::fchdir(root.fd()).step("change directory to", "the root file system")?;
+    // With both arguments "." the old root ends up stacked on the new one, from where it is
+    // detached: no directory for it is needed (pivot_root(2), "pivot_root(".", ".")").
+    nix::unistd::pivot_root(".", ".").step("pivot_root to", "the root file system")?;
+    umount2(".", MntFlags::MNT_DETACH).step("detach", "the host's root")?;
+    nix::unistd::chdir("/").step("change directory to", "/")
+}
+
+/// Makes the root itself read-only; mounts below it keep their own mode.
+pub fn make_read_only(root: &Root) -> Setup<()> {
+    sys::mount_setattr(root.fd(), false, attr::RDONLY, 0, 0).step("make read-only", "/")
+}
+
+/// A detached overlay mount.
+///
+/// The layers are named by descriptor: short, so that very many fit into the one page of options
+/// that the kernel reads, and free of the characters that overlayfs treats as separators.
+fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Setup<OwnedFd> {
+    if lower.is_empty() {
+        return Err(SetupFailure::because(
+            "mount overlay",
+            "lower",
+            "no layer given",
+        ));
+    }
+    let open = |path: &Path| {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(path, flags, Mode::empty()).step("open layer", path.display())
+    };
+    let lower: Vec<OwnedFd> = lower.iter().map(|p| open(p)).collect::<Setup<_>>()?;
+    let (upper_fd, work_fd) = (open(upper)?, open(work)?);
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let lower: Vec<String> = lower.iter().map(name).collect();
+    let (upper_name, work_name) = (name(&upper_fd), name(&work_fd));
+
+    match by_context(&lower, &upper_name, &work_name) {
+        Ok(fd) => return Ok(fd),
+        // Up to 6.7 overlayfs takes the layers as one string, and fsconfig(2) at most 255 bytes
+        // of it. mount(2) takes a page.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::E2BIG) => {}
+        Err(errno) => {
+            return Err(SetupFailure::new(
+                "mount overlay on",
+                upper.display(),
+                errno,
+            ));
+        }
+    }
+    let options = format!(
+        "lowerdir={},upperdir={upper_name},workdir={work_name}",
+        lower.join(":")
+    );
+    if options.len() >= 4096 {
+        let reason = format!("{} layers are more than this kernel takes", lower.len());
+        return Err(SetupFailure::because(
+            "mount overlay on",
+            upper.display(),
+            reason,
+        ));
+    }
+    // It needs a place; the upper directory is one that surely exists, and only this namespace
+    // sees what is mounted on it.
+    mount(
+        Some("overlay"),
+        upper,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .step("mount overlay on", upper.display())?;
+    let fd = sys::clone_tree(upper, false).step("open overlay at", upper.display())?;
+    umount2(upper, MntFlags::MNT_DETACH).step("detach overlay from", upper.display())?;
+    Ok(fd)
+}
+
+fn by_context(lower: &[String], upper: &str, work: &str) -> Result<OwnedFd, Errno> {
+    let context = FsContext::open("overlay")?;
+    let mut one_by_one = Ok(());
+    for layer in lower {
+        one_by_one = context.set("lowerdir+", layer);
+        if one_by_one.is_err() {
+            break;
+        }
+    }
+    match one_by_one {
+        Ok(()) => {}
+        Err(Errno::EINVAL) => {
+            let context = FsContext::open("overlay")?;
+            context.set("lowerdir", &lower.join(":"))?;
+            return finish(context, upper, work);
+        }
+        Err(errno) => return Err(errno),
+    }
+    finish(context, upper, work)
+}
+
+fn finish(context: FsContext, upper: &str, work: &str) -> Result<OwnedFd, Errno> {
+    context.set("upperdir", upper)?;
+    context.set("workdir", work)?;
+    context.mount(0)
+}

@@ -1,0 +1,19 @@
+//! System calls that neither `nix` nor `caps` offers. All of this crate's raw calls are here.
+
+mod bpf;
+mod mount;
+mod proc;
+
+pub use bpf::{BpfInsn, attach_device_program};
+pub use mount::*;
+pub use proc::*;
+
+use nix::errno::Errno;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A path as the kernel wants it; `EINVAL` when it holds a NUL byte.
+pub(crate) fn cstring(path: &Path) -> Result<CString, Errno> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}
