@@ -283,22 +283,31 @@ impl Store {
         fresh: Vec<Fresh>,
         scratch: &Scratch,
     ) -> Result<(), ImageError> {
-        let mut below: Vec<PathBuf> = {
+        // Where each layer is, and whether it hides those below it.
+        let mut places: Vec<(PathBuf, bool)> = {
             let state = self.state();
-            let directory = |id: &Digest| {
+            let place = |id: &Digest| {
                 let record = state.layers.get(id)?;
-                Some(self.layer_path(&record.directory))
+                Some((self.layer_path(&record.directory), record.opaque))
             };
             chain
                 .iter()
-                .map(|id| directory(id).unwrap_or_default())
+                .map(|id| place(id).unwrap_or_default())
                 .collect()
         };
         for layer in &fresh {
-            below[layer.position].clone_from(&layer.path);
+            places[layer.position] = (layer.path.clone(), layer.unpacked.opaque_root);
         }
         for layer in &fresh {
-            let lower: Vec<_> = below[..layer.position].iter().rev().collect();
+            let mut lower = Vec::new();
+            let mut hidden = layer.unpacked.opaque_root;
+            for (path, opaque) in places[..layer.position].iter().rev() {
+                if hidden {
+                    break;
+                }
+                lower.push(path);
+                hidden = *opaque;
+            }
             unpack::adopt_implied(&layer.path, &layer.unpacked, &lower)
                 .map_err(|source| layer_error(reference, plan, layer.position, source))?;
         }
@@ -311,6 +320,7 @@ impl Store {
                 chain_id: chain[layer.position],
                 diff_id: plan.layers[layer.position].expected.diff_id,
                 directory,
+                opaque: layer.unpacked.opaque_root,
                 bytes: layer.unpacked.bytes,
             };
             self.disk

@@ -23,6 +23,8 @@ pub(super) struct LayerRecord {
     pub(super) diff_id: Digest,
     /// The name of its directory in `l/`.
     pub(super) directory: String,
+    /// It hides all layers below it, which overlayfs cannot express in the layer itself.
+    pub(super) opaque: bool,
     /// Size of the decompressed archive, in bytes.
     pub(super) bytes: u64,
 }

@@ -82,14 +82,17 @@ impl Store {
         let lower = match &image.rootfs {
             RootFs::Directory(path) => vec![path.clone()],
             RootFs::Layers(layers) if layers.is_empty() => vec![self.disk.empty()],
-            RootFs::Layers(layers) => layers
-                .iter()
-                .rev()
-                .map(|id| {
+            RootFs::Layers(layers) => {
+                let mut lower = Vec::with_capacity(layers.len());
+                for id in layers.iter().rev() {
                     let layer = state.layers.get(id).ok_or(ImageError::Gone(image.id))?;
-                    Ok(self.layer_path(&layer.directory))
-                })
-                .collect::<Result<_, ImageError>>()?,
+                    lower.push(self.layer_path(&layer.directory));
+                    if layer.opaque {
+                        break;
+                    }
+                }
+                lower
+            }
         };
         let place = self.disk.snapshots().join(key);
         let mount = OverlayMount {

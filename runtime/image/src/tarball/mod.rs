@@ -132,10 +132,11 @@ impl<R: Stream> TarReader<R> {
         let mut long_link = None;
         let mut pax = Pax::default();
         loop {
-            self.finish_entry()?;
+            let more = self.finish_entry()?;
             let start = self.offset;
             let extended = long_name.is_some() || long_link.is_some() || !pax.is_empty();
-            let Some(header) = self.header()? else {
+            let header = if more { self.header()? } else { None };
+            let Some(header) = header else {
                 return if extended {
                     Err(self.truncated())
                 } else {
@@ -205,12 +206,22 @@ impl<R: Stream> TarReader<R> {
         Ok(())
     }
 
-    fn finish_entry(&mut self) -> Result<(), TarError> {
-        let rest = self.remaining + self.padding;
+    /// Passes over what is left of the current entry; false where the stream ends in the padding
+    /// behind its data, which umoci and others leave out at the end of an archive.
+    fn finish_entry(&mut self) -> Result<bool, TarError> {
+        let (remaining, padding) = (self.remaining, self.padding);
         (self.remaining, self.padding) = (0, 0);
-        if rest > 0 {
+        self.skip(remaining)?;
+        match self.skip(padding) {
+            Err(TarError::Truncated { .. }) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    fn skip(&mut self, count: u64) -> Result<(), TarError> {
+        if count > 0 {
             self.inner
-                .skip(rest)
+                .skip(count)
                 .map_err(|source| match source.kind() {
                     io::ErrorKind::UnexpectedEof => self.truncated(),
                     _ => TarError::Read {
@@ -218,7 +229,7 @@ impl<R: Stream> TarReader<R> {
                         source,
                     },
                 })?;
-            self.offset += rest;
+            self.offset += count;
         }
         Ok(())
     }
@@ -317,6 +328,15 @@ impl<R: Stream> TarReader<R> {
             reason,
         };
         let field = |what: &str, e: io::Error| bad(format!("{what}: {e}"));
+        // Some writers leave fields blank that they have nothing to say about.
+        let number = |what: &str, raw: &[u8], value: io::Result<u64>| {
+            let blank = raw.iter().all(|byte| matches!(byte, 0 | b' '));
+            if blank {
+                Ok(0)
+            } else {
+                value.map_err(|e| field(what, e))
+            }
+        };
         let id = |what: &str, value: u64| match u32::try_from(value) {
             // The kernel reads -1 as "leave as it is".
             Ok(id) if id != u32::MAX => Ok(id),
@@ -367,21 +387,16 @@ impl<R: Stream> TarReader<R> {
         };
         let uid = match pax.uid {
             Some(uid) => uid,
-            None => header.uid().map_err(|e| field("uid", e))?,
+            None => number("uid", &header.as_old().uid, header.uid())?,
         };
         let gid = match pax.gid {
             Some(gid) => gid,
-            None => header.gid().map_err(|e| field("gid", e))?,
+            None => number("gid", &header.as_old().gid, header.gid())?,
         };
         let mtime = match pax.mtime {
             Some(mtime) => mtime,
-            // Times before the epoch, and nonsense, become the epoch.
             None => (
-                header
-                    .mtime()
-                    .ok()
-                    .and_then(|t| i64::try_from(t).ok())
-                    .unwrap_or(0),
+                seconds(&header.as_old().mtime).map_err(|e| field("mtime", e))?,
                 0,
             ),
         };
@@ -398,7 +413,8 @@ impl<R: Stream> TarReader<R> {
             name,
             link,
             kind,
-            mode: header.mode().map_err(|e| field("mode", e))? & 0o7777,
+            mode: number("mode", &header.as_old().mode, header.mode().map(u64::from))? as u32
+                & 0o7777,
             uid: id("uid", uid)?,
             gid: id("gid", gid)?,
             mtime,
@@ -414,5 +430,23 @@ impl<R: Stream> TarReader<R> {
             self.sparse_pax(sparse, &mut entry, start)?;
         }
         Ok(entry)
+    }
+}
+
+/// A time in a header: octal digits, or with the top bit set, a binary number of 12 bytes, which
+/// may be negative (GNU tar manual, "Basic Tar Format").
+fn seconds(raw: &[u8; 12]) -> io::Result<i64> {
+    let [first, _, _, _, low @ ..] = raw;
+    if first & 0x80 != 0 {
+        return Ok(i64::from_be_bytes(*low));
+    }
+    let text: String = raw
+        .iter()
+        .take_while(|b| **b != 0)
+        .map(|b| char::from(*b))
+        .collect();
+    match text.trim() {
+        "" => Ok(0),
+        digits => i64::from_str_radix(digits, 8).map_err(io::Error::other),
     }
 }

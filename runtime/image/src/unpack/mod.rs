@@ -5,6 +5,7 @@ mod error;
 mod path;
 pub(crate) mod tree;
 mod writer;
+mod xattr;
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +13,10 @@ use std::{
     path::Path,
 };
 
-use nix::{errno::Errno, sys::stat};
+use nix::{
+    errno::Errno,
+    sys::stat::{self, SFlag},
+};
 
 pub use error::LayerError;
 
@@ -27,7 +31,7 @@ use crate::{
     tarball::{Stream, TarReader},
 };
 use tree::Tree;
-use writer::{Metadata, Writer};
+use writer::{Metadata, Writer, Written};
 
 /// What a blob must turn out to be.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub(crate) struct Expected {
 pub(crate) struct Unpacked {
     /// Directories that the archive uses and does not describe.
     implied: BTreeSet<EntryPath>,
+    /// The layer hides all layers below it.
+    pub(crate) opaque_root: bool,
     /// Bytes of the tar stream.
     pub(crate) bytes: u64,
 }
@@ -72,7 +78,10 @@ pub(crate) fn unpack(
         budget.take_entry()?;
         writer.apply(&entry, &mut tar)?;
     }
-    let implied = writer.finish()?;
+    let Written {
+        implied,
+        opaque_root,
+    } = writer.finish()?;
     let (diff_id, bytes) = tar.into_inner().finish().map_err(of_read)?;
     let (blob_digest, blob_bytes) = blob.finish().map_err(LayerError::Read)?;
 
@@ -101,7 +110,11 @@ pub(crate) fn unpack(
         expected.diff_id,
         diff_id,
     )?;
-    Ok(Unpacked { implied, bytes })
+    Ok(Unpacked {
+        implied,
+        opaque_root,
+        bytes,
+    })
 }
 
 /// A limit that was hit while reading came through [`io::Error`]; this gets it back.
@@ -111,7 +124,7 @@ fn of_read(error: io::Error) -> LayerError {
         .unwrap_or_else(LayerError::Read)
 }
 
-/// Gives directories that the archive does not describe the owner, mode and time they have in the
+/// Gives directories that the archive does not describe the owner, mode, time and attributes that they have in the
 /// layers below (`lower`, topmost first), as if the archive had been unpacked over those. Without
 /// it `tmp` could lose its sticky bit because a layer holds `tmp/file` alone.
 pub(crate) fn adopt_implied(
@@ -136,27 +149,34 @@ pub(crate) fn adopt_implied(
         .map_err(kernel(&here, "opening a layer below"))?;
     // Deepest first: a change below would touch the time of the directory above.
     for path in unpacked.implied.iter().rev() {
-        let below = lower.iter().find_map(|layer| match layer.look(path) {
+        let below = lower.iter().find_map(|layer| match layer.handle(path) {
             Err(Errno::ENOENT) => None,
             // A file, a whiteout or a link ends the search: nothing further down is visible.
-            other => Some(other),
+            other => Some(other.and_then(|handle| Ok((stat::fstat(&handle)?, handle)))),
         });
-        match below {
-            None | Some(Err(Errno::ENOTDIR)) => {}
-            Some(Err(Errno::ELOOP)) => warn_masked(path),
-            Some(Err(errno)) => {
-                return Err(kernel(path, "looking at the layers below")(errno));
+        let (found, handle) = match below {
+            None | Some(Err(Errno::ENOTDIR)) => continue,
+            Some(Err(Errno::ELOOP)) => {
+                warn_masked(path);
+                continue;
             }
-            Some(Ok(found)) if tree::file_type(&found) == stat::SFlag::S_IFDIR => {
-                Metadata::of(&found)
-                    .apply_to_directory(&tree, path)
-                    .map_err(kernel(
-                        path,
-                        "taking over the attributes of the layer below",
-                    ))?;
+            Some(Err(errno)) => return Err(kernel(path, "looking at the layers below")(errno)),
+            Some(Ok(found)) => found,
+        };
+        match tree::file_type(&found) {
+            SFlag::S_IFDIR => {
+                let adopt = || {
+                    let directory = tree.directory(path)?;
+                    xattr::copy(&handle, &directory)?;
+                    Metadata::of(&found).apply_to_directory(&directory)
+                };
+                adopt().map_err(kernel(
+                    path,
+                    "taking over the attributes of the layer below",
+                ))?;
             }
-            Some(Ok(found)) if tree::file_type(&found) == stat::SFlag::S_IFLNK => warn_masked(path),
-            Some(Ok(_)) => {}
+            SFlag::S_IFLNK => warn_masked(path),
+            _ => {}
         }
     }
     Ok(())

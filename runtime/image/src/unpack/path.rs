@@ -83,6 +83,10 @@ impl EntryPath {
             .map(OsStr::from_bytes)
     }
 
+    pub(crate) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// For system calls: `.` is the root.
     pub(crate) fn as_os_str(&self) -> &OsStr {
         OsStr::from_bytes(if self.0.is_empty() { b"." } else { &self.0 })

@@ -6,9 +6,9 @@
 //! never follows a link.
 
 use std::{
-    ffi::{CString, OsStr},
+    ffi::{OsStr, OsString},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -51,10 +51,11 @@ impl Tree {
         self.open_at(path, DIRECTORY, ResolveFlag::empty())
     }
 
-    /// Looks at `path`, following no link at all: `ELOOP` where one stands in the way.
-    pub(crate) fn look(&self, path: &EntryPath) -> Result<FileStat, Errno> {
+    /// A handle on what is at `path`, reached without following any link: `ELOOP` where one stands
+    /// in the way. A link at the end is what is returned.
+    pub(crate) fn handle(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        stat::fstat(self.open_at(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)?)
+        self.open_at(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
     }
 
     fn open_at(&self, path: &EntryPath, flags: OFlag, more: ResolveFlag) -> Result<OwnedFd, Errno> {
@@ -97,34 +98,6 @@ pub(crate) fn subdirectory(directory: impl AsFd, name: &OsStr) -> Result<OwnedFd
         DIRECTORY | OFlag::O_NOFOLLOW,
         Mode::empty(),
     )
-}
-
-/// Sets an extended attribute on `name` itself, also when it is a link or a device.
-///
-/// Only paths reach such files before Linux 6.13 (setxattrat(2)), so the path goes through the
-/// open directory's entry in /proc; its last component is a plain name.
-pub(crate) fn set_xattr(
-    directory: impl AsFd,
-    name: &OsStr,
-    attribute: &[u8],
-    value: &[u8],
-) -> Result<(), Errno> {
-    let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.as_bytes());
-    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-    let attribute = CString::new(attribute).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: both strings end in NUL and live through the call; the kernel reads
-    // `value.len()` bytes of `value` and keeps no pointer.
-    let result = unsafe {
-        libc::lsetxattr(
-            path.as_ptr(),
-            attribute.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
-    Errno::result(result).map(drop)
 }
 
 /// Removes `name` in `directory`, with all that is below it. Nothing there is fine.
@@ -188,7 +161,7 @@ pub(crate) fn remove(directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
 }
 
 /// The names in a directory, without `.` and `..`.
-pub(crate) fn names(directory: impl AsFd) -> Result<Vec<std::ffi::OsString>, Errno> {
+pub(crate) fn names(directory: impl AsFd) -> Result<Vec<OsString>, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut dir = Dir::openat(directory, ".", flags, Mode::empty())?;
     let mut names = Vec::new();

@@ -27,6 +27,7 @@ use super::{
     EntryPath, LayerError, display,
     error::{CHANGE_OWNER, MAKE_DEVICE, MAKE_OPAQUE, MAKE_WHITEOUT, SET_XATTR},
     tree::{self, Tree},
+    xattr,
 };
 use crate::{
     limits::Budget,
@@ -46,6 +47,14 @@ struct Place<'a> {
     name: &'a OsStr,
 }
 
+/// What only the whole of a layer tells.
+pub(super) struct Written {
+    /// Directories that the archive did not describe.
+    pub(super) implied: BTreeSet<EntryPath>,
+    /// The layer hides all layers below it.
+    pub(super) opaque_root: bool,
+}
+
 pub(super) struct Writer<'a> {
     tree: Tree,
     budget: &'a Budget<'a>,
@@ -53,6 +62,8 @@ pub(super) struct Writer<'a> {
     implied: BTreeSet<EntryPath>,
     /// Times of directories: writing into a directory changes its time, so these come last.
     times: BTreeMap<EntryPath, (i64, u32)>,
+    /// The layer hides all layers below it.
+    opaque_root: bool,
     /// The entry being written, for messages.
     current: String,
 }
@@ -70,6 +81,7 @@ impl<'a> Writer<'a> {
             budget,
             implied,
             times: BTreeMap::new(),
+            opaque_root: false,
             current: String::new(),
         })
     }
@@ -87,7 +99,7 @@ impl<'a> Writer<'a> {
         };
         let directory = self.parent(&parent)?;
         if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
-            return self.whiteout(&directory, name, OsStr::from_bytes(hidden));
+            return self.whiteout(&parent, &directory, name, OsStr::from_bytes(hidden));
         }
         let place = Place {
             path: path.clone(),
@@ -109,8 +121,8 @@ impl<'a> Writer<'a> {
         self.attributes(&place.directory, name, entry)
     }
 
-    /// Sets what had to wait; returns the directories that the archive did not describe.
-    pub(super) fn finish(self) -> Result<BTreeSet<EntryPath>, LayerError> {
+    /// Sets what had to wait.
+    pub(super) fn finish(self) -> Result<Written, LayerError> {
         for (path, mtime) in self.times.iter().rev() {
             let result = match path.split() {
                 None => set_times(self.tree.root(), OsStr::new("."), *mtime),
@@ -133,7 +145,10 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        Ok(self.implied)
+        Ok(Written {
+            implied: self.implied,
+            opaque_root: self.opaque_root,
+        })
     }
 
     fn at<T>(&self, result: Result<T, Errno>, action: &'static str) -> Result<T, LayerError> {
@@ -250,7 +265,7 @@ impl<'a> Writer<'a> {
 
     fn opaque(&self, directory: impl AsFd, name: &OsStr) -> Result<(), LayerError> {
         self.at(
-            tree::set_xattr(directory, name, b"trusted.overlay.opaque", b"y"),
+            xattr::set(directory, name, b"trusted.overlay.opaque", b"y"),
             MAKE_OPAQUE,
         )
     }
@@ -277,12 +292,15 @@ impl<'a> Writer<'a> {
 
     /// `.wh.name` hides `name` of the layers below; never what this layer itself holds.
     fn whiteout(
-        &self,
+        &mut self,
+        parent: &EntryPath,
         directory: &OwnedFd,
         name: &OsStr,
         hidden: &OsStr,
     ) -> Result<(), LayerError> {
         if name.as_bytes() == OPAQUE {
+            // overlayfs does not look at this attribute on a layer's own root.
+            self.opaque_root |= parent.is_root();
             return self.opaque(directory, OsStr::new("."));
         }
         if name.as_bytes().starts_with(AUFS) {
@@ -459,10 +477,7 @@ impl<'a> Writer<'a> {
             if attribute.starts_with(b"security.") && attribute != b"security.capability" {
                 continue;
             }
-            self.at(
-                tree::set_xattr(&directory, name, attribute, value),
-                SET_XATTR,
-            )?;
+            self.at(xattr::set(&directory, name, attribute, value), SET_XATTR)?;
         }
         if entry.kind == Kind::Directory {
             return Ok(());
@@ -493,8 +508,8 @@ impl Metadata {
         }
     }
 
-    pub(super) fn apply_to_directory(&self, tree: &Tree, path: &EntryPath) -> Result<(), Errno> {
-        let directory = tree.directory(path)?;
+    /// Sets everything on an open directory.
+    pub(super) fn apply_to_directory(&self, directory: impl AsFd) -> Result<(), Errno> {
         let here = OsStr::new(".");
         self.set_owner(&directory, here)?;
         self.set_mode(&directory, here)?;

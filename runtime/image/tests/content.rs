@@ -1,0 +1,409 @@
+//! What is unpacked and mounted is what independent tools make of the same layers.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::*;
+use tar::EntryType::{Directory, Regular, Symlink};
+
+/// Makes two layers' trees, with everything that a file system can hold.
+const MAKE: &str = r#"
+import os, struct, sys
+root, user = os.fsencode(sys.argv[1]), sys.argv[2] == "user"
+a, b = os.path.join(root, b"a"), os.path.join(root, b"b")
+def put(layer, name, data=b"", mode=0o644, owner=(0, 0), time=1600000000123456789):
+    path = os.path.join(layer, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    open(path, "wb").write(data)
+    os.chown(path, *owner); os.chmod(path, mode); os.utime(path, ns=(time, time))
+    return path
+os.makedirs(a); os.makedirs(b); os.chmod(a, 0o751); os.chmod(b, 0o751)
+put(a, b"etc/passwd", b"root:x:0:0::/:/bin/sh\n")
+put(a, b"bin/su", b"setuid", 0o4755)
+put(a, b"bin/wall", b"setgid", 0o2755, (0, 5))
+put(a, b"home/user/file", b"mine", 0o600, (4000000000, 70000))
+put(a, b"old/before-epoch", b"old", time=-1500000000)
+put(a, "uml\u00e4ut/\u2603".encode(), b"snow")
+put(a, b"bad-utf8-\xff\xfe", b"bytes")
+put(a, b"n" * 255, b"long")
+put(a, b"/".join([b"d" * 90] * 6) + b"/file", b"deep")
+os.link(os.path.join(a, b"etc/passwd"), os.path.join(a, b"etc/passwd-"))
+os.symlink(b"../etc/passwd", os.path.join(a, b"bin/link"))
+os.symlink(b"/nowhere/" + b"t" * 200, os.path.join(a, b"bin/dangling"))
+os.lchown(os.path.join(a, b"bin/link"), 7, 8)
+os.mkfifo(os.path.join(a, b"fifo"), 0o640)
+os.makedirs(os.path.join(a, b"dev")); os.mkdir(os.path.join(a, b"tmp"))
+os.mknod(os.path.join(a, b"dev/null"), 0o666 | 0o020000, os.makedev(1, 3))
+os.mknod(os.path.join(a, b"dev/loop0"), 0o660 | 0o060000, os.makedev(7, 300))
+os.chmod(os.path.join(a, b"tmp"), 0o1777); os.chown(os.path.join(a, b"tmp"), 3, 4)
+os.mkdir(os.path.join(a, b"secret"), 0o000)
+with open(os.path.join(a, b"sparse"), "wb") as f:
+    f.truncate(50_000_000)
+    for at in (0, 4096 * 100, 4096 * 5000, 49_990_000): f.seek(at); f.write(b"data at %d" % at)
+with open(os.path.join(a, b"hole"), "wb") as f: f.truncate(3_000_000)
+# A capability set whose binary form contains newlines and NULs (0x0a00000a).
+capability = struct.pack("<IIIII", 0x02000001, 0x0a00000a, 0, 0, 0)
+os.setxattr(os.path.join(a, b"bin/wall"), "security.capability", capability)
+os.setxattr(os.path.join(a, b"etc"), "trusted.note", b"kept")
+if user:
+    os.setxattr(os.path.join(a, b"etc/passwd"), "user.note", b"a\nb=\0c")
+    os.setxattr(os.path.join(a, b"etc"), "user.empty", b"")
+put(b, b"etc/passwd", b"replaced")
+put(b, b"tmp/added", b"the directory is not in the archive")
+put(b, b"new/file", b"new", 0o640, (1, 2))
+"#;
+
+/// Applies a layer as the specification says, with GNU tar.
+fn apply(archive: &Path, root: &Path) {
+    let (archive, root) = (archive.display(), root.display());
+    sh(&format!(
+        "tar -tf {archive} | grep -aE '(^|/)\\.wh\\.' > {archive}.wh || true
+         while IFS= read -r w; do
+           d=$(dirname \"$w\"); n=$(basename \"$w\")
+           case $n in
+             .wh..wh..opq) find {root}/$d -mindepth 1 -delete ;;
+             *) rm -rf {root}/$d/\"${{n#.wh.}}\" ;;
+           esac
+         done < {archive}.wh
+         tar --numeric-owner --same-owner -p --xattrs --xattrs-include='*' --exclude='.wh.*' \
+           -C {root} -xf {archive}"
+    ));
+}
+
+fn has_user_attributes(place: &Place) -> bool {
+    let probe = write(&place.join("probe"), b"");
+    let program = "import os, sys; os.setxattr(sys.argv[1], 'user.a', b'')";
+    std::process::Command::new("python3")
+        .args(["-c", program, &probe.to_string_lossy()])
+        .output()
+        .expect("python3")
+        .status
+        .success()
+}
+
+/// Packs the tree with GNU tar in one of its formats, unpacks it both ways, compares.
+fn same_as_gnu_tar(test: &str, options: &str, compress: fn(&[u8]) -> Vec<u8>, xattrs: bool) {
+    let place = Place::new(test);
+    let user = if has_user_attributes(&place) {
+        "user"
+    } else {
+        ""
+    };
+    python(MAKE, &[&place.join("t").to_string_lossy(), user]);
+    let (first, second) = (place.join("1.tar"), place.join("2.tar"));
+    let xattrs = if xattrs {
+        "--xattrs --xattrs-include='*'"
+    } else {
+        "--no-xattrs"
+    };
+    let tree = place.join("t");
+    let tree = tree.display();
+    sh(&format!(
+        "cd {tree}/a; tar {options} {xattrs} --sparse -cf {} . 
+         cd {tree}/b; mkdir -p home old; touch old/.wh.before-epoch .wh.fifo home/.wh..wh..opq
+         tar {options} -cf {} tmp/added new etc/passwd old/.wh.before-epoch .wh.fifo home",
+        first.display(),
+        second.display()
+    ));
+    let expected = place.join("expected");
+    fs::create_dir(&expected).expect("a directory");
+    apply(&first, &expected);
+    let layers = [read(&first), read(&second)];
+    let layout_dir = place.join("oci");
+    write_layout(
+        &layout_dir,
+        &layout("v1", &layers, &config(&layers), compress),
+    );
+
+    let store = place.store();
+    // One layer alone: times of directories as well.
+    let alone = [layers[0].clone()];
+    let saved = write(
+        &place.join("one.tar"),
+        &docker_old(&["one"], &alone, &config(&alone)),
+    );
+    let one = store.resolve(&docker(&saved)).expect("one layer");
+    let one = store
+        .snapshot(&one, "one")
+        .expect("a snapshot")
+        .overlay_options();
+    same(&listing(&one.lower[0], true), &listing(&expected, true));
+    same(
+        &mounted_listing(&one, &place.join("m1"), true),
+        &listing(&expected, true),
+    );
+
+    apply(&second, &expected);
+    let image = store
+        .resolve(&reference(&format!("oci:{}", layout_dir.display())))
+        .expect("two layers");
+    let mount = store
+        .snapshot(&image, "two")
+        .expect("a snapshot")
+        .overlay_options();
+    assert_eq!(mount.lower[1], one.lower[0], "the first layer is shared");
+    same(
+        &mounted_listing(&mount, &place.join("m2"), false),
+        &listing(&expected, false),
+    );
+    // Holes must not become blocks.
+    let blocks = sh(&format!("stat -c %b {}/hole", one.lower[0].display()));
+    assert_eq!(blocks.trim(), "0");
+}
+
+#[test]
+fn gnu_format_plain() {
+    same_as_gnu_tar("gnu", "--format=gnu", plain, false);
+}
+
+#[test]
+fn pax_format_gzip_with_attributes() {
+    same_as_gnu_tar("pax00", "--format=pax --sparse-version=0.0", gzip, true);
+}
+
+#[test]
+fn pax_format_zstd_sparse_0_1() {
+    same_as_gnu_tar("pax01", "--format=pax --sparse-version=0.1", zstd, true);
+}
+
+#[test]
+fn pax_format_sparse_1_0() {
+    same_as_gnu_tar("pax10", "--format=pax --sparse-version=1.0", gzip, true);
+}
+
+/// One image of `layers`, mounted, listed with `find`.
+fn find(test: &str, layers: &[Vec<u8>]) -> Vec<String> {
+    let place = Place::new(test);
+    let saved = docker_old(&["x"], layers, &config(layers));
+    let image = place.store();
+    let store = image;
+    let image = store
+        .resolve(&docker(&write(&place.join("x.tar"), &saved)))
+        .expect("an image");
+    let mount = store
+        .snapshot(&image, "s")
+        .expect("a snapshot")
+        .overlay_options();
+    let point = place.join("m");
+    let script = format!("cd {}; find . -mindepth 1 | sort", point.display());
+    mounted(&mount, &point, &script)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn whiteouts_hide_lower_layers_only() {
+    let base = layer(&[
+        ("f", Regular, "", b"1"),
+        ("d/", Directory, "", b""),
+        ("d/old", Regular, "", b"1"),
+        ("e/", Directory, "", b""),
+        ("e/old", Regular, "", b"1"),
+        ("g", Regular, "", b"1"),
+        ("h/", Directory, "", b""),
+        ("h/old", Regular, "", b"1"),
+    ]);
+    let top = layer(&[
+        // Deleted.
+        (".wh.f", Regular, "", b""),
+        // Deleted and made again, in both orders.
+        (".wh.d", Regular, "", b""),
+        ("d/new", Regular, "", b"2"),
+        ("e/", Directory, "", b""),
+        ("e/new", Regular, "", b"2"),
+        (".wh.e", Regular, "", b""),
+        // A whiteout does not hide what its own layer holds.
+        ("g", Regular, "", b"2"),
+        (".wh.g", Regular, "", b""),
+        // A directory that becomes a file.
+        ("h", Regular, "", b"2"),
+        // Of something that never was.
+        (".wh.never", Regular, "", b""),
+        // Left over from AUFS.
+        (".wh..wh.plnk", Regular, "", b""),
+    ]);
+    assert_eq!(
+        find("whiteouts", &[base, top]),
+        ["./d", "./d/new", "./e", "./e/new", "./g", "./h"]
+    );
+}
+
+#[test]
+fn an_opaque_root_hides_everything_below() {
+    let base = layer(&[("a", Regular, "", b"1"), ("b/", Directory, "", b"")]);
+    let top = layer(&[("c", Regular, "", b"1"), (".wh..wh..opq", Regular, "", b"")]);
+    assert_eq!(find("opaque-root", &[base, top]), ["./c"]);
+}
+
+#[test]
+fn later_entries_replace_earlier_ones_and_never_write_through_them() {
+    let entries = layer(&[
+        ("a", Regular, "", b"first"),
+        ("b", tar::EntryType::Link, "a", b""),
+        ("b", Regular, "", b"second"),
+        ("c", Symlink, "a", b""),
+        ("c", Regular, "", b"third"),
+        ("d/", Directory, "", b""),
+        ("d/x", Regular, "", b""),
+        ("d", Regular, "", b"file"),
+        ("e", Symlink, "a", b""),
+        ("e/", Directory, "", b""),
+    ]);
+    let place = Place::new("replace");
+    let layers = [entries];
+    let saved = docker_old(&["x"], &layers, &config(&layers));
+    let store = place.store();
+    let image = store
+        .resolve(&docker(&write(&place.join("x.tar"), &saved)))
+        .expect("an image");
+    let lower = store
+        .snapshot(&image, "s")
+        .expect("a snapshot")
+        .overlay_options()
+        .lower;
+    for (name, content) in [
+        ("a", "first"),
+        ("b", "second"),
+        ("c", "third"),
+        ("d", "file"),
+    ] {
+        assert_eq!(
+            fs::read_to_string(lower[0].join(name)).expect(name),
+            content,
+            "{name}"
+        );
+    }
+    assert!(
+        fs::symlink_metadata(lower[0].join("e"))
+            .expect("e")
+            .is_dir()
+    );
+}
+
+#[test]
+fn what_a_task_writes_stays_in_its_snapshot() {
+    let place = Place::new("upper");
+    let layers = [layer(&[("a", Regular, "", b"1")])];
+    let saved = write(
+        &place.join("x.tar"),
+        &docker_old(&["x"], &layers, &config(&layers)),
+    );
+    let store = place.store();
+    let image = store.resolve(&docker(&saved)).expect("an image");
+    let first = store.snapshot(&image, "first").expect("a snapshot");
+    let second = store.snapshot(&image, "second").expect("a snapshot");
+    let point = place.join("m");
+    let script = format!(
+        "cd {}; echo changed > a; mkdir -p b/c; rm -f nothing",
+        point.display()
+    );
+    mounted(&first.overlay_options(), &point, &script);
+    let show = format!("cat {}/a", point.display());
+    assert_eq!(
+        mounted(&first.overlay_options(), &point, &show),
+        "changed\n"
+    );
+    assert_eq!(mounted(&second.overlay_options(), &point, &show), "1");
+    // overlayfs left work/work without any permission behind.
+    assert!(store.remove_snapshot("first").expect("removed"));
+    assert!(!place.join("store/snapshots/first").exists());
+    assert!(
+        fs::read_dir(place.join("store/tmp"))
+            .expect("tmp")
+            .next()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_directory_serves_as_the_only_layer() {
+    let place = Place::new("dir");
+    let root = place.join("root fs");
+    fs::create_dir_all(root.join("etc")).expect("a directory");
+    write(&root.join("etc/hostname"), b"host");
+    let store = place.store();
+    let image = store
+        .resolve(&reference(&format!("dir:{}", root.display())))
+        .expect("an image");
+    assert_eq!(image.command(), Vec::<String>::new());
+    let mount = store
+        .snapshot(&image, "d")
+        .expect("a snapshot")
+        .overlay_options();
+    assert_eq!(mount.lower, [root.canonicalize().expect("a path")]);
+    let point = place.join("m");
+    let script = format!("cat {0}/etc/hostname; echo x > {0}/new", point.display());
+    assert_eq!(mounted(&mount, &point, &script), "host");
+    assert!(!root.join("new").exists());
+    for bad in [
+        place.join("missing"),
+        write(&place.join("file"), b""),
+        place.join("store/l"),
+    ] {
+        let error = store.resolve(&reference(&format!("dir:{}", bad.display())));
+        assert!(
+            matches!(error, Err(image::ImageError::Directory { .. })),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn an_image_without_layers_is_an_empty_root() {
+    assert_eq!(find("scratch", &[]), Vec::<String>::new());
+}
+
+#[test]
+fn many_layers_fit_into_one_mount() {
+    let layers: Vec<_> = (0..90)
+        .map(|n| tar_of(&[(&format!("f{n}"), b"x"), ("same", &[n])]))
+        .collect();
+    assert_eq!(find("many", &layers).len(), 91);
+}
+
+#[test]
+fn umoci_and_skopeo_agree() {
+    let place = Place::new("umoci");
+    let root = place.join("");
+    let root = root.display();
+    sh(&format!(
+        "cd {root}
+         umoci init --layout made
+         umoci new --image made:v1
+         mkdir -p tree/etc tree/var/lib; echo one > tree/etc/one; echo two > tree/var/lib/two
+         chmod 4755 tree/etc/one; ln tree/etc/one tree/etc/linked; ln -s etc/one tree/link
+         umoci insert --image made:v1 tree/etc /etc
+         umoci insert --image made:v1 tree/var /var
+         umoci insert --image made:v1 --whiteout /var/lib/two
+         umoci config --image made:v1 --config.cmd /bin/sh --config.user 7
+         umoci unpack --image made:v1 bundle
+         skopeo copy -q oci:made:v1 docker-archive:saved.tar:team/app:7
+         skopeo copy -q oci:made:v1 oci-archive:oci.tar:v1"
+    ));
+    let store = place.store();
+    let layout = store
+        .resolve(&reference(&format!("oci:{root}made:v1")))
+        .expect("a layout");
+    let saved = store
+        .resolve(&docker(&place.join("saved.tar")))
+        .expect("a docker archive");
+    let packed = store
+        .resolve(&reference(&format!("oci-archive:{root}oci.tar:v1")))
+        .expect("oci");
+    assert_eq!(layout.rootfs, saved.rootfs);
+    assert_eq!((layout.id, layout.user()), (packed.id, Some("7")));
+    assert_eq!(
+        store.resolve(&reference("team/app:7")).expect("by name").id,
+        saved.id
+    );
+    let mount = store
+        .snapshot(&layout, "s")
+        .expect("a snapshot")
+        .overlay_options();
+    same(
+        &mounted_listing(&mount, &place.join("m"), false),
+        &listing(&place.join("bundle/rootfs"), false),
+    );
+}
