@@ -14,6 +14,8 @@ mod service;
 mod socket;
 mod stats;
 mod sysctl;
+#[cfg(test)]
+mod testing;
 mod uapi;
 mod wire;
 

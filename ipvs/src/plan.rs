@@ -105,3 +105,6 @@ fn last_of_each<T, K: std::hash::Hash + Eq>(
     kept.reverse();
     kept.into_iter()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Counters and global values.
 
-/// Counters of a service or destination.
+/// Counters of a service or destination. The kernel brings them up to date every two seconds, and
+/// not at all while [`Sysctl::RunEstimation`](crate::Sysctl::RunEstimation) is 0.
 ///
 /// Kernels from 4.1 on report 64 bits; on older ones the numbers of connections and packets, and
 /// the rates, have 32 bits and wrap (see [`Stats::wide`]).

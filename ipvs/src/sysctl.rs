@@ -66,7 +66,7 @@ sysctls! {
     NatIcmpSend = "nat_icmp_send",
     /// 1: path MTU discovery for destinations behind tunnels and routes.
     PmtuDisc = "pmtu_disc",
-    /// 0: rates are not estimated, which saves time with very many services.
+    /// 0: counters and rates are not brought up to date, which saves time with very many services.
     RunEstimation = "run_estimation",
     /// 1: ICMP packets may create connections.
     ScheduleIcmp = "schedule_icmp",

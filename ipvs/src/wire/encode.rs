@@ -165,8 +165,6 @@ fn put_destination(buf: &mut Vec<u8>, destination: &Destination) {
     };
     attr::put_u32(buf, dest_attr::FWD_METHOD, method);
     attr::put_u32(buf, dest_attr::WEIGHT, destination.weight);
-    attr::put_u32(buf, dest_attr::U_THRESH, destination.upper_threshold);
-    attr::put_u32(buf, dest_attr::L_THRESH, destination.lower_threshold);
     // The kernel reads absent as IPIP, and kernels before 5.2 know no other.
     if let Forward::Tunnel(tunnel) = destination.forward
         && tunnel != Tunnel::IPIP
@@ -180,6 +178,8 @@ fn put_destination(buf: &mut Vec<u8>, destination: &Destination) {
         attr::put_u16_be(buf, dest_attr::TUN_PORT, tunnel.port);
         attr::put_u16(buf, dest_attr::TUN_FLAGS, tunnel.flags.bits());
     }
+    attr::put_u32(buf, dest_attr::U_THRESH, destination.upper_threshold);
+    attr::put_u32(buf, dest_attr::L_THRESH, destination.lower_threshold);
 }
 
 fn put_timeouts(buf: &mut Vec<u8>, timeouts: &Timeouts) {

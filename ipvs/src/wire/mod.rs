@@ -6,4 +6,6 @@ pub(crate) mod encode;
 pub(crate) mod message;
 
 #[cfg(test)]
-mod tests;
+mod fixtures;
+#[cfg(test)]
+mod hostile;
