@@ -19,7 +19,7 @@ pub enum IpvsError {
          initial namespaces)"
     )]
     NotAvailable,
-    /// A privilege lacks.
+    /// A privilege is missing.
     #[error("not permitted to {action}: IPVS asks for CAP_NET_ADMIN in the initial user namespace")]
     NotPermitted {
         /// What was being done.
@@ -224,8 +224,9 @@ fn refusal(errno: i32, message: &Option<String>) -> String {
     let hint = match errno {
         libc::ERANGE => "; the lower threshold is above the upper one, or the weight too great",
         libc::EINVAL => {
-            "; a value is not allowed here, as an address that is not unicast, a GUE \
-                         tunnel without port, or an IPv6 prefix outside 1 to 128"
+            "; a value is not allowed here, as an address that is not unicast (and no IPv4 address \
+             is while no interface of the namespace was ever up), a GUE tunnel without port, or an \
+             IPv6 prefix outside 1 to 128"
         }
         libc::EAFNOSUPPORT => "; the kernel's IPVS was built without IPv6 (CONFIG_IP_VS_IPV6)",
         _ => "",
@@ -269,7 +270,7 @@ pub enum DecodeError {
         value: u64,
     },
     /// Something that must be there is not.
-    #[error("{what} lacks")]
+    #[error("{what} is missing")]
     Missing {
         /// What was looked for.
         what: &'static str,

@@ -11,7 +11,8 @@ use crate::stats::Timeouts;
 pub enum Operation {
     /// Creates a service without destinations.
     AddService(Service),
-    /// Changes the settings of a service in place.
+    /// Changes the settings of a service in place. While the kernel exchanges the scheduler, for
+    /// some milliseconds, new connections are not scheduled.
     SetService(Service),
     /// Deletes a service and its destinations.
     DeleteService(ServiceId),
