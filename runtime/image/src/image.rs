@@ -86,13 +86,13 @@ impl Image {
     }
 
     /// `port/protocol` each, sorted.
-    pub fn exposed_ports(&self) -> Vec<&str> {
-        sorted(self.list(Config::exposed_ports))
+    pub fn exposed_ports(&self) -> &[String] {
+        self.list(Config::exposed_ports)
     }
 
     /// Absolute paths in the image that want a volume each, sorted.
-    pub fn volumes(&self) -> Vec<&str> {
-        sorted(self.list(Config::volumes))
+    pub fn volumes(&self) -> &[String] {
+        self.list(Config::volumes)
     }
 
     /// The image's labels, as (name, value) sorted by name.
@@ -106,11 +106,4 @@ impl Image {
         labels.sort_unstable();
         labels
     }
-}
-
-/// In the configuration these are sets, in no order.
-fn sorted(list: &[String]) -> Vec<&str> {
-    let mut list: Vec<_> = list.iter().map(String::as_str).collect();
-    list.sort_unstable();
-    list
 }

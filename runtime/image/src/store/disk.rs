@@ -1,9 +1,9 @@
 //! The store's directory: where things are, and how they change so that a crash cannot hurt.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -56,6 +56,10 @@ impl Disk {
         for name in ["l", "layers", "images", "snapshots", "tmp", "empty"] {
             create_dir(&disk.root.join(name))?;
         }
+        // It gives its mode to the root directory of a container.
+        let empty_root = disk.empty();
+        fs::set_permissions(&empty_root, Permissions::from_mode(0o755))
+            .map_err(|error| StoreError::io("setting the mode of", &empty_root, error))?;
         // Whatever was going on when the last owner died never became visible.
         empty(&disk.tmp())?;
         disk.check_layout()?;

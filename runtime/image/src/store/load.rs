@@ -1,8 +1,8 @@
 //! Loading archives and layouts.
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::DirBuilderExt,
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -348,10 +348,9 @@ fn unpack_one(
     path: &Path,
     budget: &Budget<'_>,
 ) -> Result<Unpacked, LayerError> {
-    // The mode of the root directory, unless a layer says otherwise.
-    fs::DirBuilder::new()
-        .mode(0o755)
-        .create(path)
+    fs::create_dir(path)
+        // The mode of the root directory, unless a layer says otherwise.
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
         .map_err(LayerError::Read)?;
     let blob = layer.blob.open().map_err(LayerError::Read)?;
     unpack::unpack(blob, &layer.expected, path, budget)

@@ -269,11 +269,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn image(state: &State, record: &ImageRecord) -> Result<Image, ImageError> {
-    let config: ImageConfiguration =
+    let mut config: ImageConfiguration =
         serde_json::from_str(&record.config).map_err(|error| StoreError::Damaged {
             path: format!("images/{}.json", record.id.hex()).into(),
             reason: error.to_string(),
         })?;
+    // These are sets, and come out of the parser in another order each time.
+    if let Some(mut section) = config.config().clone() {
+        section.set_exposed_ports(section.exposed_ports().clone().map(sorted));
+        section.set_volumes(section.volumes().clone().map(sorted));
+        config.set_config(Some(section));
+    }
     Ok(Image {
         id: record.id,
         names: state.names_of(&record.id),
@@ -281,4 +287,9 @@ fn image(state: &State, record: &ImageRecord) -> Result<Image, ImageError> {
         config,
         rootfs: RootFs::Layers(record.layers.clone()),
     })
+}
+
+fn sorted(mut list: Vec<String>) -> Vec<String> {
+    list.sort_unstable();
+    list
 }

@@ -5,6 +5,7 @@
 //! headers of bounded size (a 10 GiB "long name" must not become 10 GiB of memory), values with
 //! newlines in them (file capabilities have them), and sparse files in the PAX formats.
 
+mod fields;
 mod pax;
 mod sparse;
 
@@ -14,6 +15,7 @@ use tar::{EntryType, Header};
 
 pub(crate) use sparse::Extent;
 
+use fields::{number, seconds};
 use pax::Pax;
 
 /// tar(5): everything is a multiple of this, in bytes.
@@ -147,7 +149,7 @@ impl<R: Stream> TarReader<R> {
                 offset: start,
                 reason,
             };
-            let size = header.entry_size().map_err(|e| bad(e.to_string()))?;
+            let size = number("size", &header.as_old().size, header.entry_size(), start)?;
             match header.entry_type() {
                 EntryType::GNULongName => long_name = Some(self.long_value(size, start)?),
                 EntryType::GNULongLink => long_link = Some(self.long_value(size, start)?),
@@ -328,15 +330,6 @@ impl<R: Stream> TarReader<R> {
             reason,
         };
         let field = |what: &str, e: io::Error| bad(format!("{what}: {e}"));
-        // Some writers leave fields blank that they have nothing to say about.
-        let number = |what: &str, raw: &[u8], value: io::Result<u64>| {
-            let blank = raw.iter().all(|byte| matches!(byte, 0 | b' '));
-            if blank {
-                Ok(0)
-            } else {
-                value.map_err(|e| field(what, e))
-            }
-        };
         let id = |what: &str, value: u64| match u32::try_from(value) {
             // The kernel reads -1 as "leave as it is".
             Ok(id) if id != u32::MAX => Ok(id),
@@ -387,11 +380,11 @@ impl<R: Stream> TarReader<R> {
         };
         let uid = match pax.uid {
             Some(uid) => uid,
-            None => number("uid", &header.as_old().uid, header.uid())?,
+            None => number("uid", &header.as_old().uid, header.uid(), start)?,
         };
         let gid = match pax.gid {
             Some(gid) => gid,
-            None => number("gid", &header.as_old().gid, header.gid())?,
+            None => number("gid", &header.as_old().gid, header.gid(), start)?,
         };
         let mtime = match pax.mtime {
             Some(mtime) => mtime,
@@ -404,7 +397,7 @@ impl<R: Stream> TarReader<R> {
         let stored = match kind {
             Kind::File => match pax.size {
                 Some(size) => size,
-                None => header.entry_size().map_err(|e| field("size", e))?,
+                None => number("size", &header.as_old().size, header.entry_size(), start)?,
             },
             _ => 0,
         };
@@ -413,7 +406,12 @@ impl<R: Stream> TarReader<R> {
             name,
             link,
             kind,
-            mode: number("mode", &header.as_old().mode, header.mode().map(u64::from))? as u32
+            mode: number(
+                "mode",
+                &header.as_old().mode,
+                header.mode().map(u64::from),
+                start,
+            )? as u32
                 & 0o7777,
             uid: id("uid", uid)?,
             gid: id("gid", gid)?,
@@ -430,23 +428,5 @@ impl<R: Stream> TarReader<R> {
             self.sparse_pax(sparse, &mut entry, start)?;
         }
         Ok(entry)
-    }
-}
-
-/// A time in a header: octal digits, or with the top bit set, a binary number of 12 bytes, which
-/// may be negative (GNU tar manual, "Basic Tar Format").
-fn seconds(raw: &[u8; 12]) -> io::Result<i64> {
-    let [first, _, _, _, low @ ..] = raw;
-    if first & 0x80 != 0 {
-        return Ok(i64::from_be_bytes(*low));
-    }
-    let text: String = raw
-        .iter()
-        .take_while(|b| **b != 0)
-        .map(|b| char::from(*b))
-        .collect();
-    match text.trim() {
-        "" => Ok(0),
-        digits => i64::from_str_radix(digits, 8).map_err(io::Error::other),
     }
 }

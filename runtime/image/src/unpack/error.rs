@@ -114,3 +114,29 @@ fn hint(action: &str, errno: Errno) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_file_system_forbids_is_said_with_a_way_out() {
+        let text = |action, source| {
+            LayerError::Kernel {
+                entry: "dev/null".into(),
+                action,
+                source,
+            }
+            .to_string()
+        };
+        let device = text(MAKE_DEVICE, Errno::EPERM);
+        assert!(
+            device.contains("dev/null") && device.contains("CAP_MKNOD"),
+            "{device}"
+        );
+        assert!(text(SET_XATTR, Errno::EOPNOTSUPP).contains("ext4"));
+        assert!(text(SET_XATTR, Errno::ENOENT).contains("/proc"));
+        assert!(text("writing a file", Errno::ENOSPC).contains("Free space"));
+        assert!(text("writing a file", Errno::EIO).ends_with(&Errno::EIO.to_string()));
+    }
+}

@@ -2,6 +2,7 @@
 
 mod decompress;
 mod error;
+mod metadata;
 mod path;
 pub(crate) mod tree;
 mod writer;
@@ -30,8 +31,9 @@ use crate::{
     source::Promised,
     tarball::{Stream, TarReader},
 };
+use metadata::Metadata;
 use tree::Tree;
-use writer::{Metadata, Writer, Written};
+use writer::{Writer, Written};
 
 /// What a blob must turn out to be.
 #[derive(Debug, Clone)]

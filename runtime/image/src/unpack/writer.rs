@@ -16,16 +16,14 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{self, AtFlags, OFlag},
-    sys::{
-        stat::{self, FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags},
-        time::TimeSpec,
-    },
-    unistd::{self, Gid, Uid},
+    sys::stat::{self, FchmodatFlags, FileStat, Mode, SFlag},
+    unistd,
 };
 
 use super::{
     EntryPath, LayerError, display,
     error::{CHANGE_OWNER, MAKE_DEVICE, MAKE_OPAQUE, MAKE_WHITEOUT, SET_XATTR},
+    metadata::{Metadata, set_times},
     tree::{self, Tree},
     xattr,
 };
@@ -484,64 +482,4 @@ impl<'a> Writer<'a> {
         }
         self.at(set_times(&directory, name, entry.mtime), "setting the time")
     }
-}
-
-/// What every kind of file has.
-pub(super) struct Metadata {
-    uid: u32,
-    gid: u32,
-    /// `None` for links, which have none of their own.
-    mode: Option<u32>,
-    mtime: (i64, u32),
-}
-
-impl Metadata {
-    pub(super) fn of(stat: &FileStat) -> Self {
-        Self {
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            mode: Some(stat.st_mode & 0o7777),
-            mtime: (
-                stat.st_mtime,
-                u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-            ),
-        }
-    }
-
-    /// Sets everything on an open directory.
-    pub(super) fn apply_to_directory(&self, directory: impl AsFd) -> Result<(), Errno> {
-        let here = OsStr::new(".");
-        self.set_owner(&directory, here)?;
-        self.set_mode(&directory, here)?;
-        set_times(&directory, here, self.mtime)
-    }
-
-    fn set_owner(&self, directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        unistd::fchownat(
-            directory,
-            name,
-            Some(uid),
-            Some(gid),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )
-    }
-
-    /// `name` must not be a link: there is no fchmodat(2) that would not follow it.
-    fn set_mode(&self, directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
-        let Some(mode) = self.mode else { return Ok(()) };
-        let mode = Mode::from_bits_truncate(mode);
-        stat::fchmodat(directory, name, mode, FchmodatFlags::FollowSymlink)
-    }
-}
-
-fn set_times(directory: impl AsFd, name: &OsStr, mtime: (i64, u32)) -> Result<(), Errno> {
-    let time = TimeSpec::new(mtime.0, mtime.1.into());
-    stat::utimensat(
-        directory,
-        name,
-        &time,
-        &time,
-        UtimensatFlags::NoFollowSymlink,
-    )
 }
