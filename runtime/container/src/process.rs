@@ -187,6 +187,45 @@ pub fn reap_any() -> Result<Option<(i32, Exit)>, ProcessError> {
     }
 }
 
+/// Closes every descriptor above stderr except those listed: what a daemon has inherited and does
+/// not mean to keep.
+///
+/// # Errors
+/// `close_range(2)` is refused.
+pub fn close_all_but(keep: &[i32]) -> Result<(), ProcessError> {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .collect();
+    keep.sort_unstable();
+    let mut from = 3;
+    for fd in keep.into_iter().filter(|fd| *fd >= 3) {
+        sys::close_range(from, fd - 1).map_err(|errno| ProcessError::System {
+            step: "close descriptors",
+            errno,
+        })?;
+        from = fd + 1;
+    }
+    sys::close_range(from, u32::MAX).map_err(|errno| ProcessError::System {
+        step: "close descriptors",
+        errno,
+    })
+}
+
+/// Makes this process the one that inherits orphaned descendants, and hides its memory,
+/// descriptors and executable from everyone but root.
+///
+/// # Errors
+/// `prctl(2)` is refused.
+pub fn become_supervisor() -> Result<(), ProcessError> {
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+        .and_then(|()| sys::prctl(libc::PR_SET_DUMPABLE, 0))
+        .map_err(|errno| ProcessError::System {
+            step: "become a supervisor",
+            errno,
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -246,3 +246,12 @@ pub fn waitid_pidfd(pidfd: BorrowedFd<'_>) -> Result<crate::process::Exit, Errno
         _ => crate::process::Exit::Signal(status),
     })
 }
+
+/// Closes the descriptors `first..=last`; none where the range is empty.
+pub fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: the caller owns none of these through a safe type; see `process::close_all_but`.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
