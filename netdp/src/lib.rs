@@ -6,9 +6,28 @@
 //! kernel again and repairs what somebody damaged. Both may be cut off at any point: the next call,
 //! by this process or a later one, goes on from what it finds.
 
+mod balancer;
+mod build;
+mod conntrack;
 mod desired;
+pub mod dns;
+mod error;
+mod features;
+mod namespace;
+mod netlink;
+mod netns;
+mod nft;
+mod plane;
+mod ports;
+mod report;
+mod underlay;
 
 pub use desired::{
     Backend, Desired, Endpoint, Engine, Gateway, Leg, Mac, MacParseError, Network, Node, Peer,
     Port, Protocol, Sandbox, Scheduler, Segment, Service, Steering,
 };
+pub use error::Error;
+pub use features::Feature;
+pub use netlink::NetlinkError;
+pub use plane::{DataPlane, Settings};
+pub use report::{Failure, Healed, NetworkState, Object, Report};

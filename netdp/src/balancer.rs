@@ -1,0 +1,110 @@
+//! Engine `ipvs`: the published ports in the ingress namespace.
+
+use std::os::fd::AsFd;
+
+use crate::build::{VirtualService, ipvs_protocol};
+use crate::desired::Scheduler;
+use crate::error::Error;
+use crate::netns::Netns;
+
+/// Time-out of established connections, seconds: that of netfilter's connection tracking, 5 days.
+/// IPVS's own, 15 minutes, is shorter than TCP's keep-alive interval.
+const ESTABLISHED_SECONDS: u32 = 432_000;
+
+/// IPVS of one namespace.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    client: ipvs::Client,
+    /// Inode of the namespace that the client talks to.
+    namespace: u64,
+    committed: Vec<ipvs::Pool>,
+}
+
+impl Balancer {
+    /// Opens IPVS of a namespace that is ours alone.
+    pub(crate) fn open(netns: &Netns) -> Result<Self, Error> {
+        let failed = |source| Error::Ipvs {
+            object: netns.path().display().to_string(),
+            source,
+        };
+        let mut client = ipvs::Client::open_in(netns.as_fd()).map_err(failed)?;
+        let timeouts = ipvs::Timeouts {
+            tcp: Some(ESTABLISHED_SECONDS),
+            tcp_fin: None,
+            udp: None,
+        };
+        client.set_timeouts(timeouts).map_err(failed)?;
+        Ok(Self {
+            client,
+            namespace: netns.inode()?,
+            committed: Vec::new(),
+        })
+    }
+
+    pub(crate) fn is_for(&self, netns: &Netns) -> bool {
+        netns.inode().is_ok_and(|inode| inode == self.namespace)
+    }
+
+    /// Brings the kernel to these services; what had to be changed although it was committed.
+    pub(crate) fn sync(
+        &mut self,
+        services: &[VirtualService],
+        verify: bool,
+    ) -> Result<Vec<String>, Error> {
+        let failed = |source| Error::Ipvs {
+            object: "the ingress network".to_owned(),
+            source,
+        };
+        let desired: Vec<ipvs::Pool> = services.iter().map(pool).collect();
+        if !verify && desired == self.committed {
+            return Ok(Vec::new());
+        }
+        let current = self.client.pools().map_err(failed)?;
+        let operations = ipvs::plan(&current, &desired);
+        let drifted = desired == self.committed;
+        self.committed.clear();
+        self.client.apply(&operations).map_err(|batch| {
+            let object = "the ingress network".to_owned();
+            Error::IpvsBatch {
+                object,
+                source: batch,
+            }
+        })?;
+        self.committed = desired;
+        Ok(if drifted {
+            operations.iter().map(ToString::to_string).collect()
+        } else {
+            Vec::new()
+        })
+    }
+}
+
+fn pool(service: &VirtualService) -> ipvs::Pool {
+    let id = ipvs::ServiceId::Address {
+        protocol: ipvs_protocol(service.port.protocol),
+        address: service.address,
+        port: service.port.published,
+    };
+    let destinations = service.backends.iter().map(|(address, port, weight)| {
+        let id = ipvs::DestinationId::new(*address, *port);
+        let mut destination = ipvs::Destination::new(id, ipvs::Forward::Masquerade);
+        destination.weight = u32::from(*weight);
+        destination
+    });
+    ipvs::Pool {
+        service: ipvs::Service::new(id, scheduler(service.scheduler)),
+        destinations: destinations.collect(),
+    }
+}
+
+fn scheduler(scheduler: Scheduler) -> ipvs::Scheduler {
+    match scheduler {
+        // Refused for this engine by whoever reads the label.
+        Scheduler::RoundRobin | Scheduler::Random => ipvs::Scheduler::RR,
+        Scheduler::WeightedRoundRobin => ipvs::Scheduler::WRR,
+        Scheduler::LeastConnections => ipvs::Scheduler::LC,
+        Scheduler::WeightedLeastConnections => ipvs::Scheduler::WLC,
+        Scheduler::SourceHash => ipvs::Scheduler::SH,
+        Scheduler::Maglev => ipvs::Scheduler::MH,
+    }
+}

@@ -1,0 +1,22 @@
+//! From the desired state to the spec of each namespace: pure functions.
+
+mod balance;
+mod gwbridge;
+mod ingress;
+mod ip;
+mod names;
+mod node;
+mod overlay;
+mod steering;
+mod task;
+mod view;
+
+pub(crate) use ingress::{VirtualService, ipvs_protocol, virtual_services};
+pub(crate) use names::{netns_of_network, netns_of_task};
+pub(crate) use node::node;
+pub(crate) use overlay::overlay;
+pub(crate) use task::task;
+pub(crate) use view::{Underlay, View};
+
+/// Name of every table of ours.
+pub(crate) const TABLE: &str = "fairlead";

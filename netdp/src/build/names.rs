@@ -1,0 +1,60 @@
+//! Names of devices and of namespace files.
+
+use std::path::{Path, PathBuf};
+
+/// The routed leg between node and ingress, on the node's side.
+pub(crate) const INGRESS_LEG: &str = "fl_ingress";
+/// The same on the ingress side.
+pub(crate) const NODE_LEG: &str = "node";
+
+/// File of an overlay network's namespace.
+pub(crate) fn netns_of_network(run_dir: &Path, network: &str) -> PathBuf {
+    run_dir.join("netns").join(format!("net-{network}"))
+}
+
+/// File of a task's namespace.
+pub(crate) fn netns_of_task(run_dir: &Path, task: &str) -> PathBuf {
+    run_dir.join("netns").join(format!("task-{task}"))
+}
+
+pub(super) fn bridge(vni: u32) -> String {
+    format!("br{vni}")
+}
+
+pub(super) fn vxlan(vni: u32) -> String {
+    format!("vx{vni}")
+}
+
+/// A task's port in an overlay's bridge. Interface names have 15 characters: ids are hashed.
+pub(super) fn overlay_port(task: &str) -> String {
+    format!("t{:012x}", fnv(task) >> 16)
+}
+
+/// A task's port in the gwbridge.
+pub(super) fn gateway_port(task: &str) -> String {
+    format!("flg{:012x}", fnv(task) >> 16)
+}
+
+/// FNV-1a, 64 bits: the same after every restart.
+fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_an_interface() {
+        for id in [
+            "a",
+            "task-with-a-very-long-identifier-of-sixty-four-characters-000000",
+        ] {
+            assert!(overlay_port(id).len() < 16);
+            assert!(gateway_port(id).len() < 16);
+        }
+        assert!(vxlan(0xff_ffff).len() < 16);
+    }
+}

@@ -1,0 +1,322 @@
+//! Reply steering by alias, in the task's namespace.
+//!
+//! A balanced packet tells by its source MAC (`02:4c` and a steering address) which node's ingress
+//! delivered it. Coming in, its destination is rewritten to the alias of that node, by copying the
+//! MAC's last four bytes into the address: no map, so that the rules do not grow with the cluster.
+//! The server's socket has the alias as its local address; so its answers carry it as source, are
+//! routed back out of the same leg by it, and going out get the node's MAC as destination, by the
+//! same copy in the other direction, and the task's real address as source. Stateless, and no mark.
+
+use ipnet::IpNet;
+
+use super::TABLE;
+use super::ip::{ETHERTYPE_ARP, Ip, octets, protocol_is};
+use super::view::wire_ports;
+use crate::desired::{Leg, Mac, Protocol, Service};
+use crate::namespace::{Neighbour, PolicyRule, Route, Spec};
+use crate::nft::{
+    ChainKind, CtKey, Direction, Expr, Family, Hook, KeyType, Meta, Register, Rule, Set, Table,
+    Value, Verdict, load, priority, rule,
+};
+
+/// Routing table in which everything goes to some node's ingress.
+const TO_INGRESS: u32 = 100;
+const LOCAL_TABLE: u32 = 255;
+/// Mark of UDP answers that are routed by it; never leaves the namespace.
+const MARK: u32 = 0x4c;
+/// First bytes of every ingress MAC.
+const INGRESS_MAC: [u8; 2] = [0x02, 0x4c];
+/// Bytes 4 to 6 of an Ethernet destination, and of a source.
+const MAC_TAIL_DESTINATION: u32 = 2;
+const MAC_TAIL_SOURCE: u32 = 8;
+
+/// Addresses of one protocol that steering needs.
+fn own(leg: &Leg, ip: Ip) -> Option<IpNet> {
+    leg.addresses
+        .iter()
+        .copied()
+        .find(|address| Ip::of(address.addr()) == ip)
+}
+
+/// Routes, rules and settings of the ingress leg.
+pub(super) fn routing(spec: &mut Spec, leg: &Leg) {
+    spec.local_last = true;
+    for ip in Ip::BOTH {
+        if own(leg, ip).is_none() {
+            continue;
+        }
+        let gateway = ip.steering_gateway();
+        spec.routes.push(Route {
+            destination: ip.aliases(),
+            link: leg.ifname.clone(),
+            gateway: None,
+            onlink: false,
+            table: LOCAL_TABLE,
+            local: true,
+        });
+        spec.routes.push(Route {
+            destination: ip.any(),
+            link: leg.ifname.clone(),
+            gateway: Some(gateway),
+            onlink: true,
+            table: TO_INGRESS,
+            local: false,
+        });
+        // The last four bytes are written over on the way out.
+        let mac = Mac([INGRESS_MAC[0], INGRESS_MAC[1], 0, 0, 0, 0]);
+        spec.neighbours.push(Neighbour {
+            link: leg.ifname.clone(),
+            address: gateway,
+            mac,
+        });
+        let rule = |priority| PolicyRule {
+            ipv6: ip.is_v6(),
+            priority,
+            from: None,
+            iif: None,
+            mark: None,
+            table: TO_INGRESS,
+        };
+        spec.rules.push(PolicyRule {
+            from: Some(ip.aliases()),
+            ..rule(10)
+        });
+        spec.rules.push(PolicyRule {
+            mark: Some(MARK),
+            ..rule(11)
+        });
+    }
+    // Clients have any address, even one that this namespace would reach another way, or its own.
+    for link in ["all", &leg.ifname] {
+        spec.sysctl(Ip::V4.sysctl(link, "rp_filter"), "0");
+    }
+    spec.sysctl(Ip::V4.sysctl(&leg.ifname, "accept_local"), "1");
+}
+
+/// The stateless part, on the leg's device.
+pub(super) fn device_table(leg: &Leg, service: Option<&Service>) -> Table {
+    let mut table = Table::new(Family::Netdev, TABLE);
+    let mut ports = Set::new("ports", &[KeyType::L4Proto, KeyType::Port]);
+    if let Some(service) = service {
+        for (port, wire) in wire_ports(service) {
+            ports.insert(&[Value::L4Proto(port.protocol.number()), Value::Port(wire)]);
+        }
+    }
+    table.sets.push(ports);
+    let accept = || Expr::verdict(&Verdict::Accept);
+    let drop = || Expr::verdict(&Verdict::Drop);
+    let mut incoming = Vec::new();
+    let mut outgoing = Vec::new();
+    for ip in Ip::BOTH {
+        let Some(own) = own(leg, ip) else {
+            continue;
+        };
+        let own = octets(own.addr());
+        incoming.push(rule("balanced: to the alias of the node that sent it", {
+            let mut expressions = to_own(ip, &own);
+            expressions.extend(from_ingress());
+            expressions.push(Expr::meta(Meta::L4Proto, Register(0)));
+            expressions.push(load::destination_port(Register(1)));
+            expressions.push(Expr::in_set("ports", Register(0), false));
+            expressions.extend(write_alias(ip));
+            expressions.push(accept());
+            expressions
+        }));
+        for kind in icmp_errors(ip) {
+            incoming.push(rule("errors of balanced connections", {
+                let mut expressions = to_own(ip, &own);
+                expressions.extend(from_ingress());
+                expressions.extend(protocol_is(icmp(ip)));
+                expressions.push(load::transport(0, 1, Register(0)));
+                expressions.push(Expr::equals(Register(0), &[*kind]));
+                expressions.push(accept());
+                expressions
+            }));
+        }
+        outgoing.push(rule("answers: to the node that the alias stands for", {
+            let mut expressions = is(ip.ethertype());
+            expressions.extend(ip.source_in(ip.aliases()));
+            let tail = ip.source_offset() + ip.length() - 4;
+            expressions.push(load::network(tail, 4, Register(0)));
+            expressions.push(Expr::write_link(MAC_TAIL_DESTINATION, 4, Register(0)));
+            expressions.push(Expr::immediate(Register(0), &own));
+            expressions.push(write_address(ip, ip.source_offset()));
+            expressions.push(accept());
+            expressions
+        }));
+    }
+    for direction in [&mut incoming, &mut outgoing] {
+        let mut arp = is(ETHERTYPE_ARP);
+        arp.push(accept());
+        direction.push(rule("", arp));
+        for kind in [135, 136] {
+            direction.push(rule("neighbour discovery", discovery(kind)));
+        }
+        direction.push(rule("nothing else", vec![drop()]));
+    }
+    let device = &leg.ifname;
+    table.base(
+        "in",
+        ChainKind::Filter,
+        Hook::Ingress(device.clone()),
+        priority::FILTER,
+        incoming,
+    );
+    table.base(
+        "out",
+        ChainKind::Filter,
+        Hook::Egress(device.clone()),
+        priority::FILTER,
+        outgoing,
+    );
+    table
+}
+
+fn is(ethertype: [u8; 2]) -> Vec<Expr> {
+    vec![
+        Expr::meta(Meta::Protocol, Register(0)),
+        Expr::equals(Register(0), &ethertype),
+    ]
+}
+
+fn to_own(ip: Ip, own: &[u8]) -> Vec<Expr> {
+    let mut expressions = is(ip.ethertype());
+    expressions.push(ip.destination(Register(0)));
+    expressions.push(Expr::equals(Register(0), own));
+    expressions
+}
+
+fn from_ingress() -> Vec<Expr> {
+    vec![
+        load::link(6, 2, Register(0)),
+        Expr::equals(Register(0), &INGRESS_MAC),
+    ]
+}
+
+/// The sender's steering address becomes (the end of) the destination.
+fn write_alias(ip: Ip) -> Vec<Expr> {
+    let mut expressions = Vec::new();
+    let mut offset = ip.destination_offset();
+    if ip.is_v6() {
+        let prefix = Ip::alias_prefix_v6();
+        expressions.push(Expr::immediate(Register(0), &prefix));
+        expressions.push(Expr::write_ipv6_address(offset, 12, Register(0)));
+        offset += 12;
+    }
+    expressions.push(load::link(MAC_TAIL_SOURCE, 4, Register(0)));
+    expressions.push(match ip {
+        Ip::V4 => Expr::write_ipv4_address(offset, Register(0)),
+        Ip::V6 => Expr::write_ipv6_address(offset, 4, Register(0)),
+    });
+    expressions
+}
+
+fn write_address(ip: Ip, offset: u32) -> Expr {
+    match ip {
+        Ip::V4 => Expr::write_ipv4_address(offset, Register(0)),
+        Ip::V6 => Expr::write_ipv6_address(offset, 16, Register(0)),
+    }
+}
+
+fn icmp(ip: Ip) -> u8 {
+    if ip.is_v6() { 58 } else { 1 }
+}
+
+/// Types of errors (RFC 792: destination unreachable, time exceeded, parameter problem; RFC 4443:
+/// all below 128, of which these are defined).
+fn icmp_errors(ip: Ip) -> &'static [u8] {
+    if ip.is_v6() {
+        &[1, 2, 3, 4]
+    } else {
+        &[3, 11, 12]
+    }
+}
+
+/// Neighbour solicitation or advertisement (RFC 4861).
+fn discovery(kind: u8) -> Vec<Expr> {
+    let mut expressions = is(Ip::V6.ethertype());
+    expressions.extend(protocol_is(58));
+    expressions.push(load::transport(0, 1, Register(0)));
+    expressions.push(Expr::equals(Register(0), &[kind]));
+    expressions.push(Expr::verdict(&Verdict::Accept));
+    expressions
+}
+
+/// UDP, and ports that several published ports lead to, need the help of connection tracking.
+///
+/// A UDP server bound to any address answers from the one that its default route would choose. So
+/// UDP is sent to that address, and its answers are routed by a mark and translated back to the
+/// alias.
+pub(super) fn translate(
+    table: &mut Table,
+    ip: Ip,
+    leg: &Leg,
+    service: Option<&Service>,
+    default_source: Option<IpNet>,
+) {
+    let Some(service) = service.filter(|_| own(leg, ip).is_some()) else {
+        return;
+    };
+    let family = ip.family() as u8;
+    let mut translations: Vec<Rule> = Vec::new();
+    for (port, wire) in wire_ports(service) {
+        let redirected = wire != port.target;
+        let address = default_source.filter(|_| port.protocol == Protocol::Udp);
+        if !redirected && address.is_none() {
+            continue;
+        }
+        let mut expressions = ip.destination_in(ip.aliases());
+        expressions.extend(protocol_is(port.protocol.number()));
+        expressions.push(load::destination_port(Register(0)));
+        expressions.push(Expr::equals(Register(0), &wire.to_be_bytes()));
+        let target = Register(4);
+        expressions.push(Expr::immediate(target, &port.target.to_be_bytes()));
+        match address {
+            Some(address) => {
+                expressions.push(Expr::immediate(Register(0), &octets(address.addr())));
+                expressions.push(Expr::dnat(family, Register(0), Some(target)));
+            }
+            None => expressions.push(Expr::dnat_port(family, target)),
+        }
+        translations.push(rule("balanced", expressions));
+    }
+    if translations.is_empty() {
+        return;
+    }
+    table.base(
+        "steered",
+        ChainKind::Nat,
+        Hook::Prerouting,
+        priority::DSTNAT,
+        translations,
+    );
+    if !service
+        .ports
+        .iter()
+        .any(|port| port.protocol == Protocol::Udp)
+    {
+        return;
+    }
+    let (key, length) = match ip {
+        Ip::V4 => (CtKey::DestinationIp, 4),
+        Ip::V6 => (CtKey::DestinationIp6, 16),
+    };
+    let aliases = ip.aliases();
+    let answers = vec![
+        Expr::ct(CtKey::Direction, None, Register(0)),
+        Expr::equals(Register(0), &[Direction::Reply as u8]),
+        Expr::ct(key, Some(Direction::Original), Register(0)),
+        Expr::bitwise(Register(0), &octets(aliases.netmask()), &vec![0; length]),
+        Expr::equals(Register(0), &octets(aliases.network())),
+        Expr::immediate(Register(0), &MARK.to_ne_bytes()),
+        Expr::set_meta(Meta::Mark, Register(0)),
+    ];
+    let answers = [protocol_is(17), answers].concat();
+    table.base(
+        "answers",
+        ChainKind::Route,
+        Hook::Output,
+        priority::MANGLE,
+        vec![rule("UDP answers to the ingress", answers)],
+    );
+}

@@ -1,0 +1,268 @@
+//! A task's namespace: addresses, the way out, VIPs, published ports, the way to its DNS.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::balance::{self, Choice, Layout};
+use super::ip::{Ip, protocol_is};
+use super::view::View;
+use super::{TABLE, gwbridge, steering};
+use crate::conntrack::Pin;
+use crate::desired::{Backend, Leg, Sandbox};
+use crate::namespace::{Link, LinkKind, Route, Spec};
+use crate::nft::{ChainKind, Expr, Hook, Register, Rule, Set, Table, Value, load, priority, rule};
+
+const MAIN: u32 = 254;
+/// Where every task asks for names.
+pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+const DNS_PORT: u16 = 53;
+
+/// A task's namespace.
+pub(crate) fn task(view: &View<'_>, id: &str, sandbox: &Sandbox) -> Spec {
+    let mut spec = Spec {
+        loopback: true,
+        ..Spec::default()
+    };
+    for leg in &sandbox.legs {
+        overlay_leg(&mut spec, view, leg);
+    }
+    if sandbox.gateway.is_some() {
+        way_out(&mut spec, view, sandbox);
+    }
+    let ingress = sandbox
+        .legs
+        .iter()
+        .find(|leg| view.is_ingress(&leg.network));
+    let service = view.service_of(id).map(|(_, service)| service);
+    if let Some(leg) = ingress {
+        steering::routing(&mut spec, leg);
+        spec.tables.push(steering::device_table(leg, service));
+    }
+    for ip in Ip::BOTH {
+        let mut table = Table::new(ip.family(), TABLE);
+        if ip == Ip::V4
+            && let Some(port) = sandbox.resolver
+        {
+            resolver(&mut table, port);
+        }
+        virtual_addresses(&mut spec, &mut table, view, sandbox, ip);
+        if let Some(leg) = ingress {
+            let default_source = sandbox
+                .gateway
+                .iter()
+                .flat_map(|gateway| gateway.addresses.iter().copied())
+                .find(|address| Ip::of(address.addr()) == ip);
+            steering::translate(&mut table, ip, leg, service, default_source);
+        }
+        if !table.is_empty() {
+            spec.tables.push(table);
+        }
+    }
+    spec
+}
+
+fn overlay_leg(spec: &mut Spec, view: &View<'_>, leg: &Leg) {
+    let mtu = view
+        .desired
+        .networks
+        .get(&leg.network)
+        .map(|network| view.mtu(network));
+    spec.links.push(Link {
+        name: leg.ifname.clone(),
+        kind: LinkKind::VethEnd,
+        mac: Some(leg.mac),
+        mtu,
+        port: None,
+        alias: format!("network {}", leg.network),
+    });
+    addresses(spec, &leg.ifname, &leg.addresses);
+}
+
+fn addresses(spec: &mut Spec, ifname: &str, addresses: &[ipnet::IpNet]) {
+    let ipv6 = addresses.iter().any(|address| address.addr().is_ipv6());
+    // No address that nobody asked for: without IPv6 there not even a link-local one.
+    spec.optional_sysctl(
+        Ip::V6.sysctl(ifname, "disable_ipv6"),
+        if ipv6 { "0" } else { "1" },
+    );
+    if ipv6 {
+        spec.optional_sysctl(Ip::V6.sysctl(ifname, "accept_ra"), "0");
+    }
+    for address in addresses {
+        spec.addresses.push((ifname.to_owned(), *address));
+    }
+}
+
+fn way_out(spec: &mut Spec, view: &View<'_>, sandbox: &Sandbox) {
+    let Some(gateway) = &sandbox.gateway else {
+        return;
+    };
+    spec.links.push(Link {
+        name: gateway.ifname.clone(),
+        kind: LinkKind::VethEnd,
+        mac: gwbridge::leg_mac(gateway),
+        mtu: Some(view.underlay.mtu),
+        port: None,
+        alias: "way out".to_owned(),
+    });
+    addresses(spec, &gateway.ifname, &gateway.addresses);
+    for address in &view.node.gwbridge {
+        let ip = Ip::of(address.addr());
+        if gateway.addresses.iter().any(|own| Ip::of(own.addr()) == ip) {
+            spec.routes.push(Route {
+                destination: ip.any(),
+                link: gateway.ifname.clone(),
+                gateway: Some(address.addr()),
+                onlink: false,
+                table: MAIN,
+                local: false,
+            });
+        }
+    }
+}
+
+/// Queries to port 53 reach our sockets on another port, so that a task may bind port 53 itself.
+/// Both ways the port is written over without connection tracking: before it on the way out,
+/// behind it on the way back, so that it sees one port only.
+fn resolver(table: &mut Table, port: u16) {
+    /// Where the checksum is (RFC 768, RFC 9293), by protocol number.
+    const PROTOCOLS: [(u8, u32); 2] = [(17, 6), (6, 16)];
+    const SOURCE: u32 = 0;
+    const DESTINATION: u32 = 2;
+    let host = ipnet::Ipv4Net::new_assert(RESOLVER, 32).into();
+    let rewrite = |number, checksum, offset, from: u16, to: u16| {
+        let (matches, load) = if offset == DESTINATION {
+            (
+                Ip::V4.destination_in(host),
+                load::destination_port(Register(0)),
+            )
+        } else {
+            (Ip::V4.source_in(host), load::source_port(Register(0)))
+        };
+        let mut expressions = matches;
+        expressions.extend(protocol_is(number));
+        expressions.push(load);
+        expressions.push(Expr::equals(Register(0), &from.to_be_bytes()));
+        expressions.push(Expr::immediate(Register(0), &to.to_be_bytes()));
+        expressions.push(Expr::write_port(offset, checksum, Register(0)));
+        rule("names", expressions)
+    };
+    let queries =
+        PROTOCOLS.map(|(number, checksum)| rewrite(number, checksum, DESTINATION, DNS_PORT, port));
+    let answers =
+        PROTOCOLS.map(|(number, checksum)| rewrite(number, checksum, SOURCE, port, DNS_PORT));
+    let filter = ChainKind::Filter;
+    table.base(
+        "queries",
+        filter,
+        Hook::Output,
+        priority::RAW,
+        queries.to_vec(),
+    );
+    table.base(
+        "answers-dns",
+        filter,
+        Hook::Input,
+        priority::FILTER,
+        answers.to_vec(),
+    );
+}
+
+/// VIPs are balanced where the connection starts: here.
+fn virtual_addresses(
+    spec: &mut Spec,
+    table: &mut Table,
+    view: &View<'_>,
+    sandbox: &Sandbox,
+    ip: Ip,
+) {
+    let mut choices = Vec::new();
+    let mut refused = BTreeSet::new();
+    for leg in sandbox
+        .legs
+        .iter()
+        .filter(|leg| !view.is_ingress(&leg.network))
+    {
+        for (id, service) in &view.desired.services {
+            let vips = service
+                .vips
+                .iter()
+                .filter(|(network, _)| *network == leg.network);
+            for (_, vip) in vips.filter(|(_, vip)| Ip::of(*vip) == ip) {
+                let mut backends = Vec::new();
+                for (address, backend) in view.backends(id, &leg.network, ip.is_v6()) {
+                    match backend {
+                        Backend::Enabled(_) => {
+                            backends.push(vec![Value::Address(address)]);
+                            spec.pins.insert(Pin::VipBackend(*vip, address));
+                        }
+                        Backend::Draining => {
+                            spec.pins.insert(Pin::VipBackend(*vip, address));
+                        }
+                        Backend::Disabled => {}
+                    }
+                }
+                if backends.is_empty() {
+                    refused.insert(*vip);
+                }
+                let key = vec![Value::Address(*vip)];
+                choices.push(Choice {
+                    key,
+                    backends,
+                    scheduler: service.scheduler,
+                });
+            }
+        }
+    }
+    let layout = Layout {
+        ip,
+        key: vec![ip.key()],
+        load: vec![ip.destination(Register(0))],
+        slot: Register(ip.registers()),
+        port: false,
+    };
+    let rules = balance::add(table, &layout, &choices);
+    table.base(
+        "vips",
+        ChainKind::Nat,
+        Hook::Output,
+        priority::DSTNAT,
+        rules,
+    );
+    let rules = refusals(table, ip, &refused);
+    table.base(
+        "refuse",
+        ChainKind::Filter,
+        Hook::Output,
+        priority::FILTER,
+        rules,
+    );
+}
+
+/// A VIP without backends answers at once that it has none.
+fn refusals(table: &mut Table, ip: Ip, vips: &BTreeSet<IpAddr>) -> Vec<Rule> {
+    if vips.is_empty() {
+        return Vec::new();
+    }
+    let mut set = Set::new("without-backends", &[ip.key()]);
+    for vip in vips {
+        set.insert(&[Value::Address(*vip)]);
+    }
+    table.sets.push(set);
+    let matches = || {
+        vec![
+            ip.destination(Register(0)),
+            Expr::in_set("without-backends", Register(0), false),
+        ]
+    };
+    vec![
+        rule(
+            "no backend",
+            [matches(), protocol_is(6), vec![Expr::reject_tcp()]].concat(),
+        ),
+        rule(
+            "no backend",
+            [matches(), vec![Expr::reject_port_unreachable(ip.is_v6())]].concat(),
+        ),
+    ]
+}

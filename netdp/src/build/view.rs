@@ -1,0 +1,246 @@
+//! The desired state with the questions that the builders ask of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::desired::{
+    Backend, Desired, Endpoint, Engine, Leg, Network, Node, Port, Protocol, Sandbox, Segment,
+    Service,
+};
+
+/// What the underlay allows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Underlay {
+    /// Smallest MTU of the routes to all peers, by family of the outer packets; bytes.
+    pub(crate) mtu: u32,
+}
+
+/// Everything that a spec is built from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) desired: &'a Desired,
+    pub(crate) node: &'a Node,
+    pub(crate) engine: Engine,
+    pub(crate) run_dir: &'a Path,
+    /// Name of the gwbridge's device.
+    pub(crate) gwbridge: &'a str,
+    pub(crate) underlay: &'a Underlay,
+    /// Published ports that somebody else on this node has.
+    pub(crate) taken: &'a BTreeSet<(Protocol, u16)>,
+}
+
+impl<'a> View<'a> {
+    /// Source of our VXLAN packets.
+    pub(crate) fn vtep(&self) -> Option<IpAddr> {
+        self.node.vteps.first().copied()
+    }
+
+    /// The address of `node` that our VXLAN sends to: of the same family as ours.
+    pub(crate) fn vtep_of(&self, node: &str) -> Option<IpAddr> {
+        let ours = self.vtep()?;
+        let peer = self.desired.peers.get(node)?;
+        peer.vteps
+            .iter()
+            .copied()
+            .find(|vtep| vtep.is_ipv6() == ours.is_ipv6())
+    }
+
+    /// MTU of the devices of a network, bytes.
+    pub(crate) fn mtu(&self, network: &Network) -> u32 {
+        const OUTER_V4: u32 = 50;
+        const OUTER_V6: u32 = 70;
+        let outer = if self.vtep().is_some_and(|vtep| vtep.is_ipv6()) {
+            OUTER_V6
+        } else {
+            OUTER_V4
+        };
+        network
+            .mtu
+            .unwrap_or_else(|| self.underlay.mtu.saturating_sub(outer))
+    }
+
+    /// The ingress network.
+    pub(crate) fn ingress_network(&self) -> Option<(&'a str, &'a Network)> {
+        let desired: &'a Desired = self.desired;
+        desired
+            .networks
+            .iter()
+            .find(|(_, n)| n.ingress)
+            .map(|(id, n)| (id.as_str(), n))
+    }
+
+    pub(crate) fn is_ingress(&self, network: &str) -> bool {
+        self.ingress_network().is_some_and(|(id, _)| id == network)
+    }
+
+    /// Whether this node takes part in the mesh: it has an identity there, and there is something
+    /// to publish or to serve.
+    pub(crate) fn has_ingress(&self) -> bool {
+        self.node.ingress.is_some()
+            && self
+                .ingress_network()
+                .is_some_and(|(id, _)| self.is_needed(id))
+    }
+
+    /// Whether a network is to be in this node's kernel.
+    pub(crate) fn is_needed(&self, network: &str) -> bool {
+        self.desired
+            .sandboxes
+            .values()
+            .any(|s| s.legs.iter().any(|leg| leg.network == network))
+            || self.is_ingress(network)
+                && self
+                    .desired
+                    .services
+                    .values()
+                    .any(|service| !service.ports.is_empty())
+    }
+
+    /// Local legs in a network, with their task's id.
+    pub(crate) fn legs(
+        &self,
+        network: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a Sandbox, &'a Leg)> {
+        let desired: &'a Desired = self.desired;
+        desired.sandboxes.iter().flat_map(move |(id, sandbox)| {
+            let legs = sandbox
+                .legs
+                .iter()
+                .filter(move |leg| leg.network == network);
+            legs.map(move |leg| (id.as_str(), sandbox, leg))
+        })
+    }
+
+    /// Endpoints of a network on other nodes.
+    pub(crate) fn remote_endpoints(&self, network: &str) -> impl Iterator<Item = &'a Endpoint> {
+        let desired: &'a Desired = self.desired;
+        let here = &self.node.id;
+        desired
+            .endpoints
+            .values()
+            .filter(move |endpoint| endpoint.network == network && endpoint.node != *here)
+    }
+
+    /// Ports that a service publishes through the mesh on this node.
+    pub(crate) fn published(&self) -> impl Iterator<Item = (&'a str, &'a Service, Port)> {
+        let desired: &'a Desired = self.desired;
+        let taken = self.taken;
+        desired.services.iter().flat_map(move |(id, service)| {
+            let free = service.ports.iter().copied();
+            let free = free.filter(move |p| !taken.contains(&(p.protocol, p.published)));
+            free.map(move |port| (id.as_str(), service, port))
+        })
+    }
+
+    /// Backends of a service on a network, of one family: address and whether it gets new
+    /// connections, by what weight.
+    pub(crate) fn backends(
+        &self,
+        service: &str,
+        network: &str,
+        ipv6: bool,
+    ) -> impl Iterator<Item = (IpAddr, Backend)> {
+        let endpoints = self.desired.endpoints.values().filter(move |endpoint| {
+            endpoint.network == network && endpoint.service.as_deref() == Some(service)
+        });
+        endpoints.flat_map(move |endpoint| {
+            let addresses = endpoint.addresses.iter().copied();
+            let addresses = addresses.filter(move |address| address.is_ipv6() == ipv6);
+            addresses.map(move |address| (address, endpoint.backend))
+        })
+    }
+
+    /// The service that a local task serves on the ingress network.
+    pub(crate) fn service_of(&self, task: &str) -> Option<(&'a str, &'a Service)> {
+        let (ingress, _) = self.ingress_network()?;
+        let desired: &'a Desired = self.desired;
+        let endpoint = desired
+            .endpoints
+            .values()
+            .find(|e| e.task == task && e.network == ingress)?;
+        let id = endpoint.service.as_deref()?;
+        desired.services.get(id).map(|service| (id, service))
+    }
+}
+
+/// The port that a published port has between ingress and task. It is the target port; only where
+/// several published ports lead to the same one, all but the first keep a port of their own, so that
+/// connections from one client port through both stay apart. Every node computes the same.
+pub(super) fn wire_ports(service: &Service) -> BTreeMap<Port, u16> {
+    let mut ports = service.ports.clone();
+    ports.sort();
+    let mut used: BTreeSet<(Protocol, u16)> = ports
+        .iter()
+        .map(|port| (port.protocol, port.target))
+        .collect();
+    let mut first = BTreeSet::new();
+    let mut wire = BTreeMap::new();
+    for port in ports {
+        let on_wire = if first.insert((port.protocol, port.target)) {
+            port.target
+        } else {
+            let mut candidate = port.published;
+            while !used.insert((port.protocol, candidate)) {
+                candidate = candidate.checked_add(1).unwrap_or(1);
+            }
+            candidate
+        };
+        wire.insert(port, on_wire);
+    }
+    wire
+}
+
+/// The segment of a network that an address lies in.
+pub(super) fn segment_of(network: &Network, leg: &Leg) -> Option<Segment> {
+    let first = leg.addresses.first()?.addr();
+    network
+        .segments
+        .iter()
+        .find(|segment| segment.subnets.iter().any(|subnet| subnet.contains(&first)))
+        .cloned()
+}
+
+/// The segment of a network that an endpoint's address lies in.
+pub(super) fn segment_of_address(network: &Network, address: IpAddr) -> Option<u32> {
+    let segment = network.segments.iter().find(|segment| {
+        segment
+            .subnets
+            .iter()
+            .any(|subnet| subnet.contains(&address))
+    })?;
+    Some(segment.vni)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(published: u16, target: u16) -> Port {
+        Port {
+            protocol: Protocol::Tcp,
+            published,
+            target,
+        }
+    }
+
+    #[test]
+    fn ports_that_share_a_target_stay_apart() {
+        let service = Service {
+            name: "web".into(),
+            vips: Vec::new(),
+            ports: vec![
+                port(8081, 80),
+                port(8080, 80),
+                port(8082, 80),
+                port(9000, 8081),
+            ],
+            scheduler: crate::desired::Scheduler::default(),
+        };
+        let wire = wire_ports(&service);
+        assert_eq!(wire[&port(8080, 80)], 80);
+        assert_eq!(wire[&port(9000, 8081)], 8081);
+        assert_eq!(wire[&port(8081, 80)], 8082, "8081 is another port's target");
+        assert_eq!(wire[&port(8082, 80)], 8083);
+    }
+}

@@ -1,0 +1,171 @@
+//! Connections that netfilter holds on to: flushed when what they lead to is gone.
+//!
+//! A connection-tracking entry outlives the rule that made it. A flow of UDP that keeps sending
+//! would go to a removed backend for ever, or, begun before its port was published, never reach
+//! one.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::netlink::{Message, NLM_F_DUMP, NetlinkError, Socket};
+use crate::nft::{Attributes, NftSocket, find};
+
+/// What an entry may be pinned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pin {
+    /// A UDP port of this namespace, published: entries to that port are flushed when it comes, and
+    /// when it goes.
+    UdpPort(u16),
+    /// A backend: entries whose answers come from it.
+    Backend(IpAddr),
+    /// A backend of a VIP: entries to the VIP whose answers come from the backend.
+    VipBackend(IpAddr, IpAddr),
+}
+
+/// `NFNL_SUBSYS_CTNETLINK`, and its messages.
+const SUBSYSTEM: u16 = 1;
+const GET: u16 = 1;
+const DELETE: u16 = 2;
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+const UDP: u8 = 17;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tuple {
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
+    protocol: u8,
+    destination_port: u16,
+}
+
+/// Pins whose entries are to be flushed when a namespace goes from one set to another.
+pub(crate) fn changed(old: &BTreeSet<Pin>, new: &BTreeSet<Pin>) -> BTreeSet<Pin> {
+    let came = new
+        .difference(old)
+        .filter(|pin| matches!(pin, Pin::UdpPort(_)));
+    old.difference(new).chain(came).copied().collect()
+}
+
+impl NftSocket {
+    /// Deletes every entry of these pins; how many.
+    pub(crate) fn flush(&mut self, pins: &BTreeSet<Pin>) -> Result<usize, NetlinkError> {
+        let socket: &mut Socket = self.socket();
+        let mut doomed = Vec::new();
+        let request = Message {
+            kind: SUBSYSTEM << 8 | GET,
+            flags: NLM_F_DUMP,
+            payload: vec![0; 4],
+        };
+        socket.dump(&request, |_, reply| {
+            let (Some(family), Some(attributes)) = (reply.first(), reply.get(4..)) else {
+                return Ok(());
+            };
+            let (Some(original), Some(answer)) = (
+                find(attributes, TUPLE_ORIGINAL),
+                find(attributes, TUPLE_REPLY),
+            ) else {
+                return Ok(());
+            };
+            let (to, from) = (tuple(original), tuple(answer));
+            if pins.iter().any(|pin| pin.holds(&to, &from)) {
+                let mut payload =
+                    Attributes::after(&[*family, 0, 0, 0]).bytes(TUPLE_ORIGINAL | NESTED, original);
+                // A later entry with the same tuple is not meant.
+                if let Some(id) = find(attributes, ID) {
+                    payload = payload.bytes(ID, id);
+                }
+                let kind = SUBSYSTEM << 8 | DELETE;
+                doomed.push(Message {
+                    kind,
+                    flags: 0,
+                    payload: payload.finish(),
+                });
+            }
+            Ok(())
+        })?;
+        let count = doomed.len();
+        for answer in socket.batch(&doomed)? {
+            match answer {
+                Err(error) if error.errno() != libc::ENOENT => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 1 << 15;
+
+impl Pin {
+    fn holds(self, original: &Tuple, reply: &Tuple) -> bool {
+        match self {
+            Self::UdpPort(port) => original.protocol == UDP && original.destination_port == port,
+            Self::Backend(backend) => reply.source == Some(backend),
+            Self::VipBackend(vip, backend) => {
+                original.destination == Some(vip) && reply.source == Some(backend)
+            }
+        }
+    }
+}
+
+fn tuple(attributes: &[u8]) -> Tuple {
+    let ip = find(attributes, 1).unwrap_or_default();
+    let protocol = find(attributes, 2).unwrap_or_default();
+    let v4 = |kind| {
+        let octets: [u8; 4] = find(ip, kind)?.try_into().ok()?;
+        Some(IpAddr::from(Ipv4Addr::from(octets)))
+    };
+    let v6 = |kind| {
+        let octets: [u8; 16] = find(ip, kind)?.try_into().ok()?;
+        Some(IpAddr::from(Ipv6Addr::from(octets)))
+    };
+    Tuple {
+        source: v4(1).or_else(|| v6(3)),
+        destination: v4(2).or_else(|| v6(4)),
+        protocol: find(protocol, 1)
+            .and_then(|b| b.first().copied())
+            .unwrap_or(0),
+        destination_port: find(protocol, 3)
+            .and_then(|b| b.try_into().ok().map(u16::from_be_bytes))
+            .unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_flushed_when_it_comes_and_a_backend_when_it_goes() {
+        let backend = Pin::Backend(IpAddr::from([10, 0, 0, 1]));
+        let with = BTreeSet::from([Pin::UdpPort(53), backend]);
+        assert_eq!(
+            changed(&BTreeSet::new(), &with),
+            BTreeSet::from([Pin::UdpPort(53)])
+        );
+        assert_eq!(changed(&with, &BTreeSet::new()), with);
+        assert_eq!(changed(&with, &with), BTreeSet::new());
+    }
+
+    #[test]
+    fn pins_look_at_both_directions() {
+        let vip = IpAddr::from([10, 1, 0, 2]);
+        let backend = IpAddr::from([10, 1, 0, 5]);
+        let to = Tuple {
+            destination: Some(vip),
+            protocol: 6,
+            destination_port: 80,
+            ..Tuple::default()
+        };
+        let from = Tuple {
+            source: Some(backend),
+            ..Tuple::default()
+        };
+        assert!(Pin::VipBackend(vip, backend).holds(&to, &from));
+        assert!(Pin::Backend(backend).holds(&to, &from));
+        assert!(!Pin::VipBackend(backend, vip).holds(&to, &from));
+        assert!(!Pin::UdpPort(80).holds(&to, &from), "TCP");
+    }
+}

@@ -1,0 +1,158 @@
+//! What can go wrong, and with what.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::desired::Protocol;
+use crate::netlink::NetlinkError;
+
+/// Why the kernel could not be brought to the desired state.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused one request.
+    #[error("cannot {action} {object}: {source}")]
+    Refused {
+        /// Verb: `create`, `delete`, `set`...
+        action: &'static str,
+        /// What it was about, with its kind and namespace.
+        object: String,
+        /// Errno and the kernel's own explanation, if it gave one.
+        source: NetlinkError,
+    },
+    /// Talking to the kernel failed.
+    #[error("cannot {action}: {source}")]
+    Netlink {
+        /// Such as `list the links of network app`.
+        action: String,
+        /// Errno and the kernel's own explanation, if it gave one.
+        source: NetlinkError,
+    },
+    /// IPVS refused.
+    #[error("cannot program IPVS of {object}: {source}")]
+    Ipvs {
+        /// Which namespace.
+        object: String,
+        /// What IPVS said.
+        source: ipvs::IpvsError,
+    },
+    /// IPVS refused a part of a batch.
+    #[error("cannot program IPVS of {object}: {source}")]
+    IpvsBatch {
+        /// Which namespace.
+        object: String,
+        /// Which operations, and why.
+        source: ipvs::BatchError,
+    },
+    /// A file or system call failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// Verb: `open`, `write`, `create`...
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Errno.
+        source: io::Error,
+    },
+    /// A system call that is about no file failed.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was being done.
+        action: String,
+        /// Errno.
+        source: io::Error,
+    },
+    /// Somebody else on this node has the port.
+    #[error(
+        "port {port}/{protocol} is already in use on this node: {source} (see who listens: ss -lnp 'sport = :{port}')"
+    )]
+    PortTaken {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// Port number.
+        port: u16,
+        /// EADDRINUSE or EACCES.
+        source: io::Error,
+    },
+    /// Another task of ours has the port.
+    #[error("port {port}/{protocol} is already in use on this node by {holder}")]
+    PortHeld {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// Port number.
+        port: u16,
+        /// Task or service.
+        holder: String,
+    },
+    /// No port is left to choose from.
+    #[error("no free {protocol} port between {first} and {last}")]
+    NoPortFree {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// Lower end of the range.
+        first: u16,
+        /// Upper end of the range.
+        last: u16,
+    },
+    /// A VTEP of this node is on none of its interfaces.
+    #[error(
+        "this node's VTEP {0} is not an address of any of its interfaces: add it, or configure the node with one of its addresses"
+    )]
+    NoSuchVtep(IpAddr),
+    /// The desired state contradicts itself, or asks for what this engine cannot do.
+    #[error("{0}")]
+    Unsatisfiable(String),
+}
+
+impl Error {
+    /// Whether the same request may succeed a little later: the kernel was busy or short of memory.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused { source, .. } | Self::Netlink { source, .. } => {
+                transient(source.errno())
+            }
+            Self::File { source, .. } | Self::System { source, .. } => {
+                source.raw_os_error().is_some_and(transient)
+            }
+            Self::Ipvs { .. }
+            | Self::IpvsBatch { .. }
+            | Self::PortTaken { .. }
+            | Self::PortHeld { .. }
+            | Self::NoPortFree { .. }
+            | Self::NoSuchVtep(_)
+            | Self::Unsatisfiable(_) => false,
+        }
+    }
+
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File {
+            action,
+            path,
+            source,
+        }
+    }
+
+    pub(crate) fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::System { action, source }
+    }
+}
+
+fn transient(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EBUSY
+            | libc::EAGAIN
+            | libc::ENOBUFS
+            | libc::ETIMEDOUT
+            | libc::EINTR
+            | libc::ENOMEM
+            | libc::EMFILE
+            | libc::ENFILE
+    )
+}

@@ -1,0 +1,144 @@
+//! What this kernel can do, found out by doing it in a namespace that is thrown away.
+
+use std::io;
+
+use nix::sched::{CloneFlags, unshare};
+
+use crate::build::TABLE;
+use crate::namespace::{Link, LinkKind, probe_link};
+use crate::netlink::RouteSocket;
+use crate::nft::{
+    ChainKind, Expr, Family, Hook, NftSocket, Register, Table, Verdict, priority, rule,
+};
+
+/// Something that a kernel has or has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// Short and stable: `ipvs`, `vxlan`.
+    pub name: &'static str,
+    /// Whether it works.
+    pub available: bool,
+    /// What it is for; if it lacks, why, and what can be done.
+    pub detail: String,
+}
+
+/// All features, by name.
+pub(crate) fn probe() -> Vec<Feature> {
+    let outcomes = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| -> io::Result<_> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let nft = NftSocket::open();
+            Ok((ipvs_works(), nft.map(nft_works), vxlan_works()))
+        });
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
+    });
+    let (ipvs, nft, vxlan) = match outcomes {
+        Ok((ipvs, nft, vxlan)) => {
+            let nft = nft.unwrap_or_else(|e| (Err(e.to_string()), Err(e.to_string())));
+            (ipvs, nft, vxlan)
+        }
+        Err(error) => {
+            let error = format!("no network namespace can be made: {error}");
+            (
+                Err(error.clone()),
+                (Err(error.clone()), Err(error.clone())),
+                Err(error),
+            )
+        }
+    };
+    let mut features = vec![
+        feature(
+            "ipvs",
+            "balances published ports",
+            ipvs,
+            "CONFIG_IP_VS, module ip_vs",
+        ),
+        feature(
+            "nft",
+            "address translation",
+            nft.0,
+            "CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_NUMGEN",
+        ),
+        feature(
+            "nft-egress",
+            "keeps the client's address through the mesh",
+            nft.1,
+            "Linux 5.16 with CONFIG_NETFILTER_EGRESS",
+        ),
+        feature(
+            "vxlan",
+            "overlay networks",
+            vxlan,
+            "CONFIG_VXLAN, module vxlan",
+        ),
+    ];
+    features.sort_by_key(|feature| feature.name);
+    features
+}
+
+fn feature(name: &'static str, purpose: &str, outcome: Result<(), String>, needs: &str) -> Feature {
+    match outcome {
+        Ok(()) => Feature {
+            name,
+            available: true,
+            detail: purpose.to_owned(),
+        },
+        Err(error) => Feature {
+            name,
+            available: false,
+            detail: format!("{purpose}; needs {needs}: {error}"),
+        },
+    }
+}
+
+fn ipvs_works() -> Result<(), String> {
+    let mut client = ipvs::Client::open().map_err(|error| error.to_string())?;
+    client.info().map(drop).map_err(|error| error.to_string())
+}
+
+/// Address translation with a number generator; a chain on a device's egress.
+fn nft_works(mut socket: NftSocket) -> (Result<(), String>, Result<(), String>) {
+    let mut nat = Table::new(Family::Ipv4, TABLE);
+    let expressions = vec![Expr::random(Register(0), 2), Expr::masquerade()];
+    nat.base(
+        "source",
+        ChainKind::Nat,
+        Hook::Postrouting,
+        priority::SRCNAT,
+        vec![rule("", expressions)],
+    );
+    let mut egress = Table::new(Family::Netdev, TABLE);
+    let accept = vec![rule("", vec![Expr::verdict(&Verdict::Accept)])];
+    egress.base(
+        "out",
+        ChainKind::Filter,
+        Hook::Egress("lo".to_owned()),
+        priority::FILTER,
+        accept,
+    );
+    let mut works = |table| socket.replace(table).map_err(|error| error.to_string());
+    (works(&nat), works(&egress))
+}
+
+fn vxlan_works() -> Result<(), String> {
+    let mut socket = RouteSocket::open().map_err(|error| error.to_string())?;
+    let link = Link {
+        name: "probe".to_owned(),
+        kind: LinkKind::Vxlan {
+            vni: 4096,
+            port: 4789,
+            local: [127, 0, 0, 1].into(),
+        },
+        mac: None,
+        mtu: None,
+        port: None,
+        alias: String::new(),
+    };
+    let errors = socket.execute(vec![probe_link(&link)]);
+    errors
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |error| Err(error.to_string()))
+}

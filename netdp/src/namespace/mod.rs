@@ -1,0 +1,19 @@
+//! One network namespace: what should be in it, as a value, and bringing it there.
+//!
+//! A [`Spec`] is computed from the desired state without touching the kernel (module `build`). A
+//! [`Namespace`] holds the sockets of one namespace and compares a spec with what the kernel has:
+//! what lacks is made, what differs is set, what is ours and not in the spec is removed.
+
+mod dump;
+mod handle;
+mod links;
+mod parts;
+mod spec;
+mod tables;
+
+pub(crate) use dump::addresses;
+pub(crate) use handle::{Cleanup, Namespace};
+pub(crate) use links::probe_link;
+pub(crate) use spec::{
+    Destination, FdbEntry, Link, LinkKind, Neighbour, PolicyRule, Port, Route, Spec, VethPeer,
+};

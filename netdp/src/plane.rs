@@ -1,0 +1,489 @@
+//! The data plane of a node: every namespace of ours, brought to the desired state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::balancer::Balancer;
+use crate::build::{self, Underlay, View};
+use crate::conntrack;
+use crate::desired::{Desired, Engine, Node, Protocol};
+use crate::error::Error;
+use crate::features::{Feature, probe};
+use crate::namespace::{Cleanup, Namespace, Spec};
+use crate::netns::Netns;
+use crate::ports::PortTable;
+use crate::report::{Healed, NetworkState, Object, Report};
+use crate::underlay;
+
+/// How a data plane is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Directory for runtime files; the namespaces' files go to `netns` in it.
+    pub run_dir: PathBuf,
+    /// Name of the gwbridge's device.
+    pub gwbridge: String,
+    /// What balances published ports; `None`: IPVS where the kernel has it.
+    pub engine: Option<Engine>,
+}
+
+/// A namespace that we hold.
+#[derive(Debug)]
+struct Held {
+    namespace: Namespace,
+    /// What it was last brought to; `None`: not yet without error.
+    spec: Option<Spec>,
+    /// What conntrack may be pinned to there.
+    pins: BTreeSet<conntrack::Pin>,
+}
+
+impl Held {
+    fn new(namespace: Namespace) -> Self {
+        Self {
+            namespace,
+            spec: None,
+            pins: BTreeSet::new(),
+        }
+    }
+}
+
+/// The data plane of one node. Blocking; made for a thread of its own.
+#[derive(Debug)]
+pub struct DataPlane {
+    settings: Settings,
+    engine: Engine,
+    features: Vec<Feature>,
+    desired: Arc<Desired>,
+    node: Held,
+    others: BTreeMap<Object, Held>,
+    balancer: Option<Balancer>,
+    ports: PortTable,
+    underlay: Option<Underlay>,
+    /// Whether leftovers of an earlier process have been looked for.
+    swept: bool,
+}
+
+impl DataPlane {
+    /// Opens the data plane of the node whose network namespace the calling thread is in.
+    /// Nothing is changed yet.
+    ///
+    /// # Errors
+    /// When the kernel cannot do what every node needs, or the runtime directory cannot be made.
+    pub fn open(settings: Settings) -> Result<Self, Error> {
+        let directory = settings.run_dir.join("netns");
+        fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+        let features = probe();
+        let has = |name| features.iter().any(|f| f.name == name && f.available);
+        let engine = match settings.engine {
+            Some(Engine::Ipvs) if !has("ipvs") => {
+                return Err(Error::Unsatisfiable(
+                    "engine ipvs was asked for, but this kernel has no IPVS: load the module ip_vs, or use engine nft"
+                        .to_owned(),
+                ));
+            }
+            Some(engine) => engine,
+            None if has("ipvs") => Engine::Ipvs,
+            None => Engine::Nft,
+        };
+        let node = Held::new(Namespace::open("the node".to_owned(), Netns::current()?)?);
+        Ok(Self {
+            settings,
+            engine,
+            features,
+            desired: Arc::default(),
+            node,
+            others: BTreeMap::new(),
+            balancer: None,
+            ports: PortTable::default(),
+            underlay: None,
+            swept: false,
+        })
+    }
+
+    /// What balances published ports.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// What this kernel can do, by name.
+    #[must_use]
+    pub fn features(&self) -> Vec<Feature> {
+        self.features.clone()
+    }
+
+    /// File of a task's network namespace.
+    #[must_use]
+    pub fn sandbox_path(&self, task: &str) -> PathBuf {
+        build::netns_of_task(&self.settings.run_dir, task)
+    }
+
+    /// File of a network's namespace.
+    #[must_use]
+    pub fn network_path(&self, network: &str) -> PathBuf {
+        build::netns_of_network(&self.settings.run_dir, network)
+    }
+
+    /// Reserves a port of the node for a task's host-mode port; 0 takes a free one from 30000 to
+    /// 32767. The same holder may ask again.
+    ///
+    /// # Errors
+    /// When somebody has the port.
+    pub fn reserve_port(
+        &mut self,
+        holder: &str,
+        protocol: Protocol,
+        port: u16,
+    ) -> Result<u16, Error> {
+        let holder = format!("task {holder}");
+        self.ports
+            .reserve(self.node.namespace.netns(), &holder, protocol, port)
+    }
+
+    /// Gives up the ports that a task reserved.
+    pub fn release_ports(&mut self, holder: &str) {
+        self.ports.release(&format!("task {holder}"));
+    }
+
+    /// Makes the kernel as `desired` says. Namespaces whose part of it did not change since the
+    /// last call are left alone.
+    pub fn apply(&mut self, desired: Arc<Desired>) -> Report {
+        self.desired = desired;
+        self.run(false)
+    }
+
+    /// Compares everything with the kernel, and repairs.
+    pub fn reconcile(&mut self) -> Report {
+        self.run(true)
+    }
+
+    fn run(&mut self, verify: bool) -> Report {
+        let mut report = Report::default();
+        let desired = Arc::clone(&self.desired);
+        let taken = self.reserve_published(&desired, &mut report);
+        let Some(node) = &desired.node else {
+            self.retire(&BTreeSet::new(), &mut report);
+            return report;
+        };
+        if verify || self.underlay.is_none() || self.node.spec.is_none() {
+            self.probe_underlay(node, &desired, &mut report);
+        }
+        let Some(underlay) = self.underlay.clone() else {
+            return report;
+        };
+        let run_dir = self.settings.run_dir.clone();
+        let gwbridge = self.settings.gwbridge.clone();
+        let view = View {
+            desired: &desired,
+            node,
+            engine: self.engine,
+            run_dir: &run_dir,
+            gwbridge: &gwbridge,
+            underlay: &underlay,
+            taken: &taken,
+        };
+        let specs = specs(&view);
+        self.open_namespaces(&desired, specs.keys(), &mut report);
+        let mut cleanups = Vec::new();
+
+        // The node first: the tasks' gateway legs and the ingress' leg are made from there.
+        let spec = build::node(&view);
+        let cleanup = sync(
+            &mut self.node,
+            &Object::Node,
+            spec,
+            None,
+            verify,
+            &mut report,
+        );
+        cleanups.extend(cleanup.map(|cleanup| (Object::Node, cleanup)));
+        // Then networks, in which tasks become reachable, then tasks, which reach them by VIPs.
+        for (object, spec) in specs {
+            let Some(held) = self.others.get_mut(&object) else {
+                continue;
+            };
+            let socket = Some(&mut self.node.namespace.route);
+            let cleanup = sync(held, &object, spec, socket, verify, &mut report);
+            cleanups.extend(cleanup.map(|cleanup| (object.clone(), cleanup)));
+        }
+        if self.engine == Engine::Ipvs {
+            self.balance(&view, verify, &mut report);
+        }
+        for (object, cleanup) in cleanups {
+            let held = match &object {
+                Object::Node => Some(&mut self.node),
+                other => self.others.get_mut(other),
+            };
+            if let Some(held) = held {
+                report.fail(&object, held.namespace.clean(cleanup, verify));
+            }
+        }
+        self.list_networks(&view, &mut report);
+        let wanted = self
+            .others
+            .keys()
+            .filter(|object| is_wanted(&view, object))
+            .cloned();
+        let wanted = wanted.collect();
+        self.retire(&wanted, &mut report);
+        report
+    }
+
+    /// Holds the services' published ports; the ones that somebody else has are returned, and are
+    /// not published.
+    fn reserve_published(
+        &mut self,
+        desired: &Desired,
+        report: &mut Report,
+    ) -> BTreeSet<(Protocol, u16)> {
+        let holder = |id: &str| format!("service {id}");
+        let wanted: BTreeMap<(Protocol, u16), String> = desired
+            .services
+            .iter()
+            .flat_map(|(id, s)| {
+                s.ports
+                    .iter()
+                    .map(|p| ((p.protocol, p.published), holder(id)))
+            })
+            .collect();
+        self.ports.retain(|holder, protocol, port| {
+            !holder.starts_with("service ")
+                || wanted
+                    .get(&(protocol, port))
+                    .is_some_and(|wanted| wanted == holder)
+        });
+        let mut taken = BTreeSet::new();
+        for (id, service) in &desired.services {
+            for port in &service.ports {
+                let netns = self.node.namespace.netns();
+                let reserved =
+                    self.ports
+                        .reserve(netns, &holder(id), port.protocol, port.published);
+                if let Err(error) = reserved {
+                    taken.insert((port.protocol, port.published));
+                    report.fail(&Object::Service(id.clone()), [error]);
+                }
+            }
+        }
+        taken
+    }
+
+    fn probe_underlay(&mut self, node: &Node, desired: &Desired, report: &mut Report) {
+        let socket = &mut self.node.namespace.route;
+        match underlay::probe(socket, node, desired.peers.values()) {
+            Ok(underlay) => self.underlay = Some(underlay),
+            // What was known before is better than nothing: an address may come back.
+            Err(error) => report.fail(&Object::Node, [error]),
+        }
+    }
+
+    /// Opens, or makes, every namespace that is wanted. One that was replaced behind our back is
+    /// opened anew.
+    fn open_namespaces<'a>(
+        &mut self,
+        desired: &Desired,
+        objects: impl Iterator<Item = &'a Object>,
+        report: &mut Report,
+    ) {
+        for object in objects {
+            let (path, name) = match object {
+                Object::Network(id) => {
+                    let name = desired.networks.get(id).map_or(id, |network| &network.name);
+                    (self.network_path(id), format!("network {name}"))
+                }
+                Object::Sandbox(id) => {
+                    let name = desired
+                        .sandboxes
+                        .get(id)
+                        .map_or(id, |sandbox| &sandbox.name);
+                    (self.sandbox_path(id), format!("task {name}"))
+                }
+                Object::Node | Object::Service(_) => continue,
+            };
+            let opened = Netns::ensure(&path).and_then(|netns| {
+                let inode = netns.inode()?;
+                let same = |held: &Held| held.namespace.netns().inode().is_ok_and(|i| i == inode);
+                if !self.others.get(object).is_some_and(same) {
+                    let held = Held::new(Namespace::open(name, netns)?);
+                    self.others.insert(object.clone(), held);
+                }
+                Ok(())
+            });
+            if let Err(error) = opened {
+                report.fail(object, [error]);
+            }
+        }
+    }
+
+    fn balance(&mut self, view: &View<'_>, verify: bool, report: &mut Report) {
+        let Some((id, _)) = view.ingress_network().filter(|_| view.has_ingress()) else {
+            self.balancer = None;
+            return;
+        };
+        let object = Object::Network(id.to_owned());
+        let Some(held) = self.others.get(&object) else {
+            return;
+        };
+        let netns = held.namespace.netns();
+        if !self
+            .balancer
+            .as_ref()
+            .is_some_and(|balancer| balancer.is_for(netns))
+        {
+            match Balancer::open(netns) {
+                Ok(balancer) => self.balancer = Some(balancer),
+                Err(error) => return report.fail(&object, [error]),
+            }
+        }
+        let Some(balancer) = &mut self.balancer else {
+            return;
+        };
+        match balancer.sync(&build::virtual_services(view), verify) {
+            Ok(changes) => report
+                .healed
+                .extend(changes.into_iter().map(|detail| Healed {
+                    object: object.clone(),
+                    detail,
+                })),
+            Err(error) => report.fail(&object, [error]),
+        }
+    }
+
+    fn list_networks(&self, view: &View<'_>, report: &mut Report) {
+        for (id, network) in &view.desired.networks {
+            if self.others.contains_key(&Object::Network(id.clone())) && view.is_needed(id) {
+                let state = NetworkState {
+                    mtu: view.mtu(network),
+                    netns: self.network_path(id),
+                };
+                report.networks.insert(id.clone(), state);
+            }
+        }
+    }
+
+    /// Takes down every namespace that is not wanted; the first time also those that an earlier
+    /// process left. Tasks go before the networks that they are in.
+    fn retire(&mut self, wanted: &BTreeSet<Object>, report: &mut Report) {
+        let mut gone: Vec<(Object, PathBuf)> = Vec::new();
+        for object in self.others.keys().filter(|object| !wanted.contains(object)) {
+            match object {
+                Object::Sandbox(id) => gone.push((object.clone(), self.sandbox_path(id))),
+                Object::Network(id) => gone.push((object.clone(), self.network_path(id))),
+                Object::Node | Object::Service(_) => {}
+            }
+        }
+        if !self.swept {
+            gone.extend(self.leftovers(wanted));
+            self.swept = true;
+        }
+        gone.sort_by_key(|(object, _)| matches!(object, Object::Network(_)));
+        gone.dedup();
+        for (object, path) in gone {
+            if matches!(object, Object::Network(_)) {
+                report.fail(&object, delete_tunnels(self.others.get_mut(&object), &path));
+            }
+            match Netns::remove(&path) {
+                Ok(()) => drop(self.others.remove(&object)),
+                Err(error) => report.fail(&object, [error]),
+            }
+        }
+    }
+
+    /// Namespaces of ours that nobody wants, by their files.
+    fn leftovers(&self, wanted: &BTreeSet<Object>) -> Vec<(Object, PathBuf)> {
+        let directory = self.settings.run_dir.join("netns");
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let objects = entries.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let object = match name.split_once('-')? {
+                ("net", id) => Object::Network(id.to_owned()),
+                ("task", id) => Object::Sandbox(id.to_owned()),
+                _ => return None,
+            };
+            Some((object, entry.path()))
+        });
+        objects
+            .filter(|(object, _)| !wanted.contains(object))
+            .collect()
+    }
+}
+
+/// The spec of each namespace but the node's. Networks sort before sandboxes.
+fn specs(view: &View<'_>) -> BTreeMap<Object, Spec> {
+    let networks = view
+        .desired
+        .networks
+        .iter()
+        .filter(|(id, _)| view.is_needed(id));
+    let networks = networks.map(|(id, network)| {
+        (
+            Object::Network(id.clone()),
+            build::overlay(view, id, network),
+        )
+    });
+    let sandboxes = view.desired.sandboxes.iter();
+    let sandboxes = sandboxes
+        .map(|(id, sandbox)| (Object::Sandbox(id.clone()), build::task(view, id, sandbox)));
+    networks.chain(sandboxes).collect()
+}
+
+fn is_wanted(view: &View<'_>, object: &Object) -> bool {
+    match object {
+        Object::Network(id) => view.desired.networks.contains_key(id) && view.is_needed(id),
+        Object::Sandbox(id) => view.desired.sandboxes.contains_key(id),
+        Object::Node | Object::Service(_) => false,
+    }
+}
+
+/// Brings one namespace to its spec; what is to be removed later.
+fn sync(
+    held: &mut Held,
+    object: &Object,
+    spec: Spec,
+    node: Option<&mut crate::netlink::RouteSocket>,
+    verify: bool,
+    report: &mut Report,
+) -> Option<Cleanup> {
+    let unchanged = held.spec.as_ref() == Some(&spec);
+    if unchanged && !verify {
+        return None;
+    }
+    let synced = held.namespace.sync(&spec, node, verify);
+    if unchanged {
+        let object = || object.clone();
+        let healed = synced.changes.into_iter();
+        report.healed.extend(healed.map(|detail| Healed {
+            object: object(),
+            detail,
+        }));
+    }
+    let stale = conntrack::changed(&held.pins, &spec.pins);
+    let mut errors = synced.errors;
+    if !stale.is_empty()
+        && let Err(source) = held.namespace.nft.flush(&stale)
+    {
+        let action = format!("flush tracked connections of {}", held.namespace.name());
+        errors.push(Error::Netlink { action, source });
+    }
+    held.pins.clone_from(&spec.pins);
+    held.spec = errors.is_empty().then_some(spec);
+    report.fail(object, errors);
+    Some(synced.cleanup)
+}
+
+/// A network's tunnels, whether the namespace is open or left by an earlier process.
+fn delete_tunnels(held: Option<&mut Held>, path: &Path) -> Vec<Error> {
+    let delete = |namespace: &mut Namespace| match namespace.delete_tunnels() {
+        Ok(errors) => errors,
+        Err(error) => vec![error],
+    };
+    match held {
+        Some(held) => delete(&mut held.namespace),
+        // A file that is no namespace: nothing is in it.
+        None => match Netns::open(path).and_then(|n| Namespace::open("a leftover".to_owned(), n)) {
+            Ok(mut namespace) if Netns::is_mounted(path) => delete(&mut namespace),
+            _ => Vec::new(),
+        },
+    }
+}
