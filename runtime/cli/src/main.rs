@@ -1,3 +1,35 @@
-//! The command line of a Fairlead node.
+//! The command line of a Fairlead node: talks to the daemon's socket, and to nothing else.
 
-fn main() {}
+mod args;
+mod commands;
+mod error;
+mod format;
+mod output;
+mod socket;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Cli;
+use error::CliError;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(commands::run(cli)),
+        Err(error) => Err(CliError::Start(error)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, CliError::OutputClosed) {
+                output::progress(&format!("fairlead: {error}"));
+            }
+            error.into()
+        }
+    }
+}
