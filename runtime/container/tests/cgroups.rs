@@ -86,7 +86,7 @@ fn limits_are_in_the_files() {
             assert_eq!(value(&cgroup, "cpu", "cpu.cfs_quota_us", ""), "50000");
         }
         Version::V2 => {
-            assert_eq!(value(&cgroup, "cpu", "", "cpu.weight"), "60");
+            assert_eq!(value(&cgroup, "cpu", "", "cpu.weight"), "59");
             assert_eq!(value(&cgroup, "cpu", "", "cpu.max"), "50000 100000");
         }
     }
@@ -291,4 +291,35 @@ fn runtime_processes_and_the_parent() {
         Cgroup::open(&sandbox.parent, "shims"),
         Err(CgroupError::NotFound(_))
     ));
+}
+
+/// Version 2 forbids processes beside children with controllers; nobody is moved to make room.
+#[test]
+fn processes_in_the_parent_itself() {
+    if Layout::detect().expect("layout").kind() != LayoutKind::V2 {
+        eprintln!("this machine has version 1");
+        return;
+    }
+    let sandbox = Sandbox::new("internal");
+    let dir = std::path::Path::new("/sys/fs/cgroup").join(sandbox.parent.trim_start_matches('/'));
+    fs::create_dir(&dir).expect("mkdir");
+    let mut child = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .expect("spawn");
+    fs::write(dir.join("cgroup.procs"), child.id().to_string()).expect("attach");
+    let error = Cgroup::create(&sandbox.parent, "task", &limits()).expect_err("refused");
+    assert!(
+        matches!(error, CgroupError::InternalProcesses { .. }),
+        "{error}"
+    );
+    assert_eq!(
+        fs::read_to_string(dir.join("cgroup.procs"))
+            .expect("procs")
+            .trim(),
+        child.id().to_string()
+    );
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    sandbox.assert_clean();
 }

@@ -1,6 +1,8 @@
 //! Which devices a container may use: by files in version 1, by a small program in version 2.
 
-use super::{Cgroup, CgroupError, Result, Version, write};
+use super::error::{CgroupError, Result};
+use super::tree::{file_error, write};
+use super::{Cgroup, Version};
 use crate::sys::{self, BpfInsn};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
@@ -36,8 +38,7 @@ pub(super) fn apply(cgroup: &Cgroup, rules: &[LinuxDeviceCgroup]) -> Result<()> 
     for rule in rules {
         filter.add(rule)?;
     }
-    let fd =
-        std::fs::File::open(&dir).map_err(|error| super::file_error("open", &dir, None, error))?;
+    let fd = std::fs::File::open(&dir).map_err(|error| file_error("open", &dir, None, error))?;
     sys::attach_device_program(&fd, &filter.program())
         .map_err(|errno| CgroupError::DeviceFilter { path: dir, errno })
 }

@@ -1,6 +1,7 @@
 //! Which hierarchies a machine has, and what a new cgroup needs before it can be used.
 
-use super::{CgroupError, Result, file_error, read, write};
+use super::error::{CgroupError, Result};
+use super::tree::{file_error, read, write};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! Resource limits: what the specification asks for, in the files of either version.
 
-use super::{Cgroup, CgroupError, Layout, Result, Version, device, write};
+use super::error::{CgroupError, Result};
+use super::tree::write;
+use super::{Cgroup, Layout, Version, device};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use std::path::Path;
 
@@ -37,6 +39,19 @@ pub(super) fn check(layout: &Layout, resources: &LinuxResources) -> Result<()> {
     if let Some(memory) = resources.memory() {
         absent("memory.kernel", memory.kernel().is_some())?;
         absent("memory.kernelTCP", memory.kernel_tcp().is_some())?;
+        for (field, value) in [
+            ("memory.limit", memory.limit()),
+            ("memory.reservation", memory.reservation()),
+            ("memory.swap", memory.swap()),
+        ] {
+            if value.is_some_and(|value| value < -1) {
+                let reason = "a negative size, other than -1 for \"no limit\"";
+                return Err(CgroupError::Unsupported {
+                    field: field.into(),
+                    reason,
+                });
+            }
+        }
         absent("memory.useHierarchy", memory.use_hierarchy() == Some(false))?;
     }
     if let Some(cpu) = resources.cpu() {

@@ -1,106 +1,32 @@
 //! Control groups: version 2, version 1, and machines that have controllers in both.
 
 mod device;
+mod error;
 mod layout;
 mod limits;
+mod tree;
 
+pub use error::CgroupError;
 pub use layout::{Hierarchy, Layout, LayoutKind, Version};
 
 use crate::sys;
-use nix::errno::Errno;
+use error::Result;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use tree::{
+    collect_procs, components, file_error, make_parents, read, relative, remove_tree, write,
+};
 
 /// How long [`Cgroup::kill`] and [`Cgroup::delete`] go on before they give up.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Why a cgroup could not be made or used.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    /// No cgroup file system is mounted, or none that can be written.
-    #[error("no writable cgroup hierarchy is mounted")]
-    NoHierarchy,
-    /// The parent or name is not one.
-    #[error("\"{path}\" is not a usable cgroup path: {reason}")]
-    BadPath {
-        /// What was given.
-        path: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// A cgroup of this name is there already.
-    #[error("cgroup {} exists already", .0.display())]
-    Exists(PathBuf),
-    /// There is no such cgroup.
-    #[error("cgroup {} does not exist", .0.display())]
-    NotFound(PathBuf),
-    /// A limit was asked for that no mounted hierarchy can apply.
-    #[error("linux.resources.{field}: this machine has no \"{controller}\" controller for it")]
-    NoController {
-        /// The field of the specification.
-        field: &'static str,
-        /// The controller it needs.
-        controller: &'static str,
-    },
-    /// A limit that is not supported, here or at all.
-    #[error("linux.resources.{field} is not supported: {reason}")]
-    Unsupported {
-        /// The field of the specification.
-        field: String,
-        /// Why.
-        reason: &'static str,
-    },
-    /// A controller could not be handed down to the children of a cgroup.
-    #[error(
-        "enable controller \"{controller}\" for the children of {}: processes are in that cgroup \
-         itself, and version 2 forbids both at once; move them into a child of it",
-        .path.display()
-    )]
-    InternalProcesses {
-        /// The controller.
-        controller: String,
-        /// The cgroup that holds processes.
-        path: PathBuf,
-    },
-    /// A file of the hierarchy could not be read or written.
-    #[error("{action} {}{}: {source}", .path.display(), value.as_ref().map(|v| format!(" ({v})")).unwrap_or_default())]
-    File {
-        /// "read", "write", "create", "remove".
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// What was to be written.
-        value: Option<String>,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The device filter could not be loaded.
-    #[error("attach device filter to {}: {errno}", .path.display())]
-    DeviceFilter {
-        /// The cgroup.
-        path: PathBuf,
-        /// The kernel's answer.
-        errno: Errno,
-    },
-    /// Processes are left although all were killed, for [`PATIENCE`].
-    #[error("processes in {} do not die: {pids:?}", .path.display())]
-    Undead {
-        /// The cgroup.
-        path: PathBuf,
-        /// The processes.
-        pids: Vec<i32>,
-    },
-}
-
-type Result<T> = std::result::Result<T, CgroupError>;
 
 /// Where a cgroup is, the same in every hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -398,152 +324,4 @@ pub fn remove_parent(parent: &str) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut hierarchies = layout.hierarchies.iter();
     hierarchies.try_for_each(|h| remove_tree(&h.mountpoint.join(&path), deadline))
-}
-
-fn components(path: &str) -> Result<PathBuf> {
-    let bad = |reason| CgroupError::BadPath {
-        path: path.into(),
-        reason,
-    };
-    let mut clean = PathBuf::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(name) if name.as_encoded_bytes().iter().any(|b| *b <= b' ') => {
-                return Err(bad("blanks and control characters"));
-            }
-            Component::Normal(name) => clean.push(name),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => return Err(bad("\"..\"")),
-        }
-    }
-    if clean.as_os_str().is_empty() {
-        Err(bad("empty, or the root"))
-    } else {
-        Ok(clean)
-    }
-}
-
-fn relative(parent: &str, name: &str) -> Result<PathBuf> {
-    let single = components(name)?;
-    if single.components().count() != 1 || name.contains('/') {
-        return Err(CgroupError::BadPath {
-            path: name.into(),
-            reason: "not a single name",
-        });
-    }
-    Ok(components(parent)?.join(single))
-}
-
-/// The parents of `path`, with what their children need: CPUs and memory nodes (version 1), the
-/// controllers (version 2).
-fn make_parents(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
-    let mut directory = hierarchy.mountpoint.clone();
-    let parents = path.parent().into_iter().flat_map(Path::components);
-    layout::enable_controllers(hierarchy, &directory)?;
-    for component in parents {
-        directory.push(component);
-        match fs::create_dir(&directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(file_error("create", &directory, None, error)),
-        }
-        layout::prepare_cpuset(hierarchy, &directory)?;
-        layout::enable_controllers(hierarchy, &directory)?;
-    }
-    Ok(())
-}
-
-fn collect_procs(directory: &Path, pids: &mut Vec<i32>) -> Result<()> {
-    let gone =
-        |e: &io::Error| e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV);
-    let file = directory.join("cgroup.procs");
-    match fs::read_to_string(&file) {
-        Ok(content) => pids.extend(content.lines().filter_map(|line| line.parse::<i32>().ok())),
-        Err(error) if gone(&error) => return Ok(()),
-        // A threaded cgroup lists its processes in an ancestor.
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-        Err(error) => return Err(file_error("read", &file, None, error)),
-    }
-    for child in children(directory)? {
-        collect_procs(&child, pids)?;
-    }
-    Ok(())
-}
-
-fn children(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(file_error("read", directory, None, error)),
-    };
-    let directories = entries
-        .flatten()
-        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-    Ok(directories.map(|entry| entry.path()).collect())
-}
-
-fn remove_tree(directory: &Path, deadline: Instant) -> Result<()> {
-    let mut pause = Duration::from_millis(1);
-    loop {
-        for child in children(directory)? {
-            remove_tree(&child, deadline)?;
-        }
-        match fs::remove_dir(directory) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
-            {
-                sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(100));
-            }
-            Err(error) => return Err(file_error("remove", directory, None, error)),
-        }
-    }
-}
-
-fn file_error(
-    action: &'static str,
-    path: &Path,
-    value: Option<&str>,
-    source: io::Error,
-) -> CgroupError {
-    CgroupError::File {
-        action,
-        path: path.into(),
-        value: value.map(Into::into),
-        source,
-    }
-}
-
-fn write(path: &Path, value: &str) -> Result<()> {
-    // Never creates: a file that is missing is a controller that is missing.
-    let open = fs::OpenOptions::new().write(true).open(path);
-    open.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
-        .map_err(|error| file_error("write", path, Some(value), error))
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| file_error("read", path, None, error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths() {
-        assert_eq!(relative("/a/b/", "c").expect("valid"), Path::new("a/b/c"));
-        for (parent, name) in [
-            ("/", "x"),
-            ("", "x"),
-            ("/a", ""),
-            ("/a", "b/c"),
-            ("/a/..", "x"),
-            ("/a", ".."),
-            ("/a b", "c"),
-        ] {
-            assert!(relative(parent, name).is_err(), "{parent} {name}");
-        }
-    }
 }

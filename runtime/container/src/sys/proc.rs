@@ -47,11 +47,14 @@ pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned,
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
     match Errno::result(result)? {
         0 => Ok(Cloned::Child),
-        // SAFETY: with CLONE_PIDFD the kernel has stored a new descriptor of ours in `pidfd`.
-        pid => Ok(Cloned::Parent {
-            pid: pid as i32,
-            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-        }),
+        pid => {
+            // SAFETY: with CLONE_PIDFD the kernel has stored a new descriptor of ours there.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent {
+                pid: pid as i32,
+                pidfd,
+            })
+        }
     }
 }
 

@@ -203,12 +203,13 @@ pub fn run_here(spec: &Spec, mut options: CreateOptions) -> Outcome {
 /// after a minute.
 pub fn in_process<T: Serialize + serde::de::DeserializeOwned>(work: impl FnOnce() -> T) -> T {
     let (read, write) = nix::unistd::pipe().expect("pipe");
-    // SAFETY: the C library's fork leaves its allocator usable in the child, which calls nothing
-    // that depends on other threads and ends with _exit.
     let guard = FORK
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    match unsafe { nix::unistd::fork() }.expect("fork") {
+    // SAFETY: the C library's fork leaves its allocator usable in the child, which calls nothing
+    // that depends on other threads and ends with _exit.
+    let fork = unsafe { nix::unistd::fork() };
+    match fork.expect("fork") {
         nix::unistd::ForkResult::Child => {
             drop(read);
             // SAFETY: resets nothing that the closure relies on; a hang ends by the signal.

@@ -81,9 +81,14 @@ impl Bundle {
     pub fn exit(&self) -> ExitStatus {
         until("exit status", || self.options.exit_path.exists());
         let state = self.state();
-        until("end of the shim", || {
-            container::process::open_verified(state.shim_pid, state.shim_start_time).is_err()
-        });
+        // Whoever inherits it may reap it late.
+        if let Ok(shim) = container::process::open_verified(state.shim_pid, state.shim_start_time) {
+            let patience = Some(std::time::Duration::from_secs(30));
+            assert!(
+                container::process::wait_ended(&shim, patience).expect("wait"),
+                "the shim stays"
+            );
+        }
         let bytes = fs::read(&self.options.exit_path).expect("exit");
         self.sandbox.assert_clean();
         serde_json::from_slice(&bytes).expect("exit")
