@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::format::value::parse_duration;
+use crate::format::quantity::parse_duration;
 
 /// The command line of a Fairlead node.
 #[derive(Debug, Parser)]

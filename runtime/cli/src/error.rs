@@ -34,7 +34,7 @@ pub enum CliError {
         message: String,
     },
     /// The daemon refused an assignment, field by field.
-    #[error("{origin}: refused by {}, nothing was changed\n  {}", socket.display(), violations.join("\n  "))]
+    #[error("{origin}: refused as a whole by {}\n  {}", socket.display(), violations.join("\n  "))]
     Refused {
         /// The file.
         origin: String,

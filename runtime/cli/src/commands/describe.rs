@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::error::CliError;
 use crate::format::task::Resources;
-use crate::format::{Mirror, value::Size};
+use crate::format::{Mirror, quantity::Size};
 use crate::output::table::Table;
 use crate::output::{print, print_json};
 use crate::socket::Daemon;

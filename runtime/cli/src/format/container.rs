@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use fairlead_api::v1;
 
 use super::mirror::{choice, mirror};
-use super::value::{FileMode, Nanos, Size, Text};
+use super::quantity::Size;
+use super::value::{FileMode, Nanos, Text};
 
 mirror! {
     /// What runs in a task.

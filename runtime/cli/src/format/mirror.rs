@@ -150,4 +150,18 @@ macro_rules! choice {
     };
 }
 
-pub(crate) use {choice, mirror};
+/// Declares that a newtype over a number of the contract stands for that number.
+macro_rules! number {
+    ($name:ident($proto:ty)) => {
+        impl crate::format::mirror::Mirror<$proto> for $name {
+            fn into_proto(self) -> $proto {
+                self.0
+            }
+            fn from_proto(proto: $proto) -> Self {
+                Self(proto)
+            }
+        }
+    };
+}
+
+pub(crate) use {choice, mirror, number};

@@ -9,6 +9,7 @@ mod mirror;
 pub mod names;
 pub mod network;
 pub mod position;
+pub mod quantity;
 pub mod secret;
 pub mod task;
 pub mod value;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::container::Container;
 use super::mirror::{Mirror, choice, mirror};
 use super::network::Protocol;
-use super::value::{Cidr, Cpus, Port, Size, Swap};
+use super::quantity::{Cpus, Size, Swap};
+use super::value::{Cidr, Port};
 
 mirror! {
     /// A task: one container, and everything that it needs.

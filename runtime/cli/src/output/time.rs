@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::format::value::parse_duration;
+use crate::format::quantity::parse_duration;
 
 const NANOS: u64 = 1_000_000_000;
 const DAY: u64 = 86_400;
