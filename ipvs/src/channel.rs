@@ -1,5 +1,7 @@
 //! Requests and their answers.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::io;
 
 use crate::error::{DecodeError, IpvsError};
@@ -10,8 +12,8 @@ use crate::wire::decode;
 use crate::wire::encode::{self, Query};
 use crate::wire::message::{Body, Message};
 
-/// How often a list is read again that changed while it was being read.
-const LIST_ATTEMPTS: usize = 4;
+/// How often a list is read until it is taken to be steady.
+const LIST_ATTEMPTS: usize = 16;
 
 /// A socket that knows the number of the family.
 pub(crate) struct Channel {
@@ -87,7 +89,7 @@ impl Channel {
             missing: chunk.len(),
         };
         let mut unreadable = None;
-        let mut take = |message: Result<Message<'_>, DecodeError>| {
+        let mut take = |_: usize, message: Result<Message<'_>, DecodeError>| {
             match message {
                 Ok(message) => {
                     if let Some((index, Body::Error { errno, text })) = answers.next(message) {
@@ -142,7 +144,7 @@ impl Channel {
         self.socket.send(&self.requests).map_err(Trouble::Socket)?;
         let mut decode = Some(decode);
         let mut answer = Err(Trouble::Silence);
-        let mut take = |message: Result<Message<'_>, DecodeError>| {
+        let mut take = |_: usize, message: Result<Message<'_>, DecodeError>| {
             match message {
                 Err(error) => answer = Err(Trouble::Unreadable(error)),
                 Ok(message) if message.sequence != sequence => return true,
@@ -171,35 +173,59 @@ impl Channel {
     }
 
     /// Asks for a list.
-    pub(crate) fn query_all<T>(
+    ///
+    /// The kernel sends a long list in parts and remembers between them only how far it got. It
+    /// counts the services of *all* network namespaces for that (seen up to Linux 6.6 at least), so
+    /// when somebody changes any service meanwhile, entries come twice or not at all. Hence a list
+    /// of several parts counts only when it was read twice in a row with the same keys, none of them
+    /// double. That the same entry is missing twice in a row remains possible, but unlikely.
+    pub(crate) fn query_all<T, K: Eq + Hash>(
         &mut self,
         query: Query,
         decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+        key: impl Fn(&T) -> K,
     ) -> Result<Vec<T>, IpvsError> {
+        let mut previous: Option<Vec<T>> = None;
         for _ in 0..LIST_ATTEMPTS {
-            match self.all(&query, &decode) {
-                Ok(list) => return Ok(list),
-                Err(Trouble::Changed) => {}
+            let list = match self.all(&query, &decode) {
+                Ok(list) => list,
                 Err(trouble) => {
                     self.socket.drain();
                     return Err(trouble.of_query(&query));
                 }
+            };
+            let mut seen = HashSet::new();
+            if list.changed || list.parts > 1 && !list.items.iter().all(|i| seen.insert(key(i))) {
+                previous = None;
+                continue;
             }
+            let keys = || list.items.iter().map(&key);
+            let again = previous.is_some_and(|items| keys().eq(items.iter().map(&key)));
+            if list.parts <= 1 || again {
+                return Ok(list.items);
+            }
+            previous = Some(list.items);
         }
-        Err(Trouble::Changed.of_query(&query))
+        Err(IpvsError::Unsteady {
+            action: query.to_string(),
+        })
     }
 
     fn all<T>(
         &mut self,
         query: &Query,
         decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, Trouble> {
+    ) -> Result<List<T>, Trouble> {
         let sequence = self.put_query(query);
         self.socket.send(&self.requests).map_err(Trouble::Socket)?;
-        let mut list = Vec::new();
+        let mut list = List {
+            items: Vec::new(),
+            parts: 0,
+            changed: false,
+        };
+        let mut last_part = None;
         let mut trouble = None;
-        let mut changed = false;
-        let mut take = |message: Result<Message<'_>, DecodeError>| {
+        let mut take = |datagram: usize, message: Result<Message<'_>, DecodeError>| {
             let message = match message {
                 Ok(message) if message.sequence != sequence => return true,
                 Ok(message) => message,
@@ -208,12 +234,17 @@ impl Channel {
                     return false;
                 }
             };
-            changed |= message.interrupted;
+            list.changed |= message.interrupted;
             match message.body {
-                Body::Content(content) => match decode(content) {
-                    Ok(item) => list.push(item),
-                    Err(error) => trouble = Some(Trouble::Unreadable(error)),
-                },
+                Body::Content(content) => {
+                    if last_part.replace(datagram) != Some(datagram) {
+                        list.parts += 1;
+                    }
+                    match decode(content) {
+                        Ok(item) => list.items.push(item),
+                        Err(error) => trouble = Some(Trouble::Unreadable(error)),
+                    }
+                }
                 Body::Error { errno, text } => trouble = Some(Trouble::Refused(errno, text)),
                 Body::Done => return false,
                 Body::Ack | Body::Other => {}
@@ -227,7 +258,6 @@ impl Channel {
         match trouble {
             Some(trouble) => Err(trouble),
             None if !complete => Err(Trouble::Silence),
-            None if changed => Err(Trouble::Changed),
             None => Ok(list),
         }
     }
@@ -254,13 +284,21 @@ impl Answers {
     }
 }
 
+/// A list as it was read once.
+struct List<T> {
+    items: Vec<T>,
+    /// How many datagrams with content it came in.
+    parts: usize,
+    /// Whether the kernel says that the list changed meanwhile.
+    changed: bool,
+}
+
 /// Why a query gave nothing.
 enum Trouble {
     Socket(io::Error),
     Silence,
     Unreadable(DecodeError),
     Refused(i32, Option<String>),
-    Changed,
 }
 
 impl Trouble {
@@ -287,7 +325,6 @@ impl Trouble {
                 errno,
                 message,
             },
-            Self::Changed => IpvsError::Unsteady { action },
         }
     }
 }

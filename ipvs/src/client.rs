@@ -78,7 +78,8 @@ impl Client {
 
     /// All services.
     pub fn services(&mut self) -> Result<Vec<ServiceEntry>, IpvsError> {
-        self.channel.query_all(Query::Services, decode::service)
+        self.channel
+            .query_all(Query::Services, decode::service, |entry| entry.service.id)
     }
 
     /// The destinations of a service.
@@ -94,9 +95,11 @@ impl Client {
 
     fn list_destinations(&mut self, id: &ServiceId) -> Result<Vec<DestinationEntry>, IpvsError> {
         let family = id.family();
-        self.channel.query_all(Query::Destinations(*id), |content| {
-            decode::destination(content, family)
-        })
+        self.channel.query_all(
+            Query::Destinations(*id),
+            |content| decode::destination(content, family),
+            |entry| entry.destination.id,
+        )
     }
 
     /// All services with their destinations, as [`plan`](crate::plan) takes them. A change meanwhile

@@ -46,8 +46,9 @@ pub enum IpvsError {
         /// What was being done.
         action: String,
     },
-    /// A list changed again and again while it was being read.
-    #[error("cannot {action}: others keep changing it")]
+    /// A long list was never the same twice in a row, because services are being changed, possibly
+    /// in other network namespaces. Try again.
+    #[error("cannot {action}: services keep being changed meanwhile")]
     Unsteady {
         /// What was being done.
         action: String,

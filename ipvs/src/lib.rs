@@ -84,6 +84,10 @@
 //!   forgotten, and its next packet goes nowhere.
 //! - In a namespace in which no interface was ever up (not even `lo`), the kernel refuses IPv4
 //!   destinations with EINVAL.
+//! - The kernel's list of more than about a hundred services is unreliable while somebody changes
+//!   services in *any* network namespace: entries come twice or not at all. This crate reads such
+//!   lists until they are steady, which makes that very unlikely; other tools, `ipvsadm` among
+//!   them, do not.
 //! - A mark service balances every packet with that mark that comes by, whatever it is.
 //! - The modules of the schedulers `lblc` and `lblcr` should be loaded ahead, see
 //!   [`Scheduler::LBLC`].

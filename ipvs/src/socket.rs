@@ -75,13 +75,14 @@ impl NetlinkSocket {
         }
     }
 
-    /// Hands each queued message to `take` until it answers that it wants no more, or the queue is
+    /// Hands each queued message, with the number of its datagram, to `take` until it answers that it wants no more, or the queue is
     /// empty, which is `Ok(false)`.
     pub(crate) fn receive(
         &mut self,
         family: u16,
-        take: &mut dyn FnMut(Result<Message<'_>, DecodeError>) -> bool,
+        take: &mut dyn FnMut(usize, Result<Message<'_>, DecodeError>) -> bool,
     ) -> io::Result<bool> {
+        let mut datagrams = 0;
         loop {
             let mut room: &mut [u8] = &mut self.buffer;
             // With MSG_TRUNC the length is that of the datagram, however much of it fits.
@@ -102,8 +103,9 @@ impl NetlinkSocket {
                     "a datagram of over 64 KiB",
                 ));
             };
+            datagrams += 1;
             for message in Messages::new(datagram, family) {
-                if !take(message) {
+                if !take(datagrams, message) {
                     return Ok(true);
                 }
             }
@@ -114,7 +116,7 @@ impl NetlinkSocket {
     pub(crate) fn drain(&mut self) {
         // After an error (a full queue reports itself once) there may still be more.
         for _ in 0..2 {
-            let _ = self.receive(0, &mut |_| true);
+            let _ = self.receive(0, &mut |_, _| true);
         }
     }
 }

@@ -62,10 +62,15 @@ pub fn run(program: &str, arguments: &str) -> String {
 /// the kernel's order of services is that of its hash table.
 #[allow(dead_code, reason = "not every test file needs every helper")]
 pub fn saved() -> Vec<String> {
-    let mut lines: Vec<String> = run("ipvsadm", "-Sn")
-        .lines()
-        .map(|line| line.trim().to_owned())
-        .collect();
-    lines.sort();
-    lines
+    // While other tests change their services, entries are missing or double in a long list.
+    let mut text = run("ipvsadm", "-Sn");
+    loop {
+        let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+        lines.sort();
+        let again = run("ipvsadm", "-Sn");
+        if again == text && lines.windows(2).all(|pair| pair[0] != pair[1]) {
+            return lines;
+        }
+        text = again;
+    }
 }
