@@ -56,7 +56,7 @@ fn configures_then_assigns_everything() {
 }
 
 #[test]
-fn the_same_file_changes_nothing_and_keeps_acknowledgements() {
+fn changes_are_told_and_acknowledgements_are_kept() {
     let daemon = Daemon::start(Script::default());
     let file = daemon.file("a.yaml", &document("a"));
     assert!(daemon.run(&["apply", "-f", &file]).status.success());

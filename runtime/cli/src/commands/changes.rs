@@ -1,5 +1,7 @@
 //! What an assignment changes on a node, told by kind and id.
 
+use std::collections::BTreeMap;
+
 use fairlead_api::v1;
 use serde::Serialize;
 
@@ -53,22 +55,22 @@ impl Changes {
         wanted: &[T],
         id: fn(&T) -> &String,
     ) {
-        let held: Vec<T> = held.map(T::from_proto).collect();
         let name = |object: &T| ObjectName {
             kind,
             id: id(object).clone(),
         };
+        let mut held: BTreeMap<String, T> = held
+            .map(T::from_proto)
+            .map(|object| (id(&object).clone(), object))
+            .collect();
         for object in wanted {
-            match held.iter().find(|other| id(other) == id(object)) {
+            match held.remove(id(object)) {
                 None => self.added.push(name(object)),
-                Some(other) if other == object => self.unchanged += 1,
+                Some(other) if other == *object => self.unchanged += 1,
                 Some(_) => self.changed.push(name(object)),
             }
         }
-        let gone = held
-            .iter()
-            .filter(|object| !wanted.iter().any(|other| id(other) == id(object)));
-        self.removed.extend(gone.map(name));
+        self.removed.extend(held.values().map(name));
     }
 
     /// One line per change, for people.
