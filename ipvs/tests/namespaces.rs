@@ -193,7 +193,7 @@ fn plans_lead_the_kernel_anywhere() {
                 .wrapping_add(1);
             (state >> 33) % end
         };
-        for round in 0..60 {
+        for round in 0..20 {
             let mut desired = Vec::new();
             for port in 1..=20 {
                 if below(4) == 0 {
