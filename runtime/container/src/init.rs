@@ -7,6 +7,7 @@ use crate::error::{Context, Setup, SetupFailure};
 use crate::exec::{self, ExecFailure, Program};
 use crate::mask::{self, Null};
 use crate::mountopt::root_propagation;
+use crate::mounts::CgroupView;
 use crate::procfs::ProcFs;
 use crate::root::{Links, Root};
 use crate::rootfs::{self, Rootfs};
@@ -164,7 +165,11 @@ fn build_root(plan: &Plan<'_>) -> Setup<(Root, ResolvedUser)> {
     let propagation = root_propagation(linux.rootfs_propagation().as_deref()).unwrap_or_default();
     let root = rootfs::attach(plan.rootfs, propagation)?;
     let list = plan.spec.mounts().as_deref().unwrap_or_default();
-    mounts::mount_all(&root, list, plan.cgroup)?;
+    let view = CgroupView {
+        cgroup: plan.cgroup,
+        own_namespace: plan.own_cgroup_namespace,
+    };
+    mounts::mount_all(&root, list, view)?;
     if !list.iter().any(binds_dev) {
         dev::populate(&root, linux.devices().as_deref().unwrap_or_default())?;
     }

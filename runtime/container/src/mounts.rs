@@ -11,8 +11,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+/// What the container may see at `/sys/fs/cgroup`.
+#[derive(Clone, Copy)]
+pub struct CgroupView<'a> {
+    /// The container's own cgroup.
+    pub cgroup: Option<&'a Cgroup>,
+    /// Whether a cgroup namespace makes that the root.
+    pub own_namespace: bool,
+}
+
 /// Mounts all of them in order.
-pub fn mount_all(root: &Root, mounts: &[Mount], cgroup: Option<&Cgroup>) -> Setup<()> {
+pub fn mount_all(root: &Root, mounts: &[Mount], cgroup: CgroupView<'_>) -> Setup<()> {
     for entry in mounts {
         let options = MountOptions::parse(entry.options().as_deref().unwrap_or_default())
             .map_err(|reason| SetupFailure::because("mount", shown(entry), reason))?;
@@ -133,17 +142,25 @@ fn file_system(root: &Root, entry: &Mount, options: &MountOptions) -> Setup<()> 
 }
 
 /// `/sys/fs/cgroup`: what the container may see of its own control group.
-fn cgroups(
-    root: &Root,
-    entry: &Mount,
-    options: &MountOptions,
-    cgroup: Option<&Cgroup>,
-) -> Setup<()> {
+fn cgroups(root: &Root, entry: &Mount, options: &MountOptions, view: CgroupView<'_>) -> Setup<()> {
     let what = shown(entry);
     let target = root.make_dir(entry.destination(), Links::Refuse)?;
-    let v1 = cgroup.map(Cgroup::v1_directories).unwrap_or_default();
+    let v1 = view.cgroup.map(Cgroup::v1_directories).unwrap_or_default();
     if v1.is_empty() {
-        let mount = new_file_system("cgroup2", &[], Some("cgroup"), options.set, &what)?;
+        let mount = match view.cgroup.and_then(Cgroup::v2_directory) {
+            // Without a namespace, a new mount would show all of the machine, and change the
+            // options of the machine's own.
+            Some(directory) if !view.own_namespace => {
+                let tree = sys::clone_tree(&directory, false).step("open", directory.display())?;
+                set_attributes(&tree, entry, options)?;
+                tree
+            }
+            None if !view.own_namespace => {
+                let reason = "it needs a cgroup or a cgroup namespace of the container's own";
+                return Err(SetupFailure::because("mount", what, reason));
+            }
+            _ => new_file_system("cgroup2", &[], Some("cgroup"), options.set, &what)?,
+        };
         return sys::move_mount(&mount, &target).step("mount", &what);
     }
     // Version 1 has a tree per controller: a small tmpfs holds a directory for each.

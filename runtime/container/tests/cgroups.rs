@@ -119,6 +119,43 @@ fn every_hierarchy_has_the_process() {
 }
 
 #[test]
+fn without_a_cgroup_namespace_only_its_own_is_seen() {
+    let sandbox = Sandbox::new("nocgroupns");
+    let mut spec = sandbox.script(
+        "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null | head -1; mkdir /sys/fs/cgroup/x",
+    );
+    common::set_linux(&mut spec, |linux| {
+        let mut list = linux.namespaces().clone().expect("namespaces");
+        list.retain(|n| n.typ() != oci_spec::runtime::LinuxNamespaceType::Cgroup);
+        linux.set_namespaces(Some(list));
+    });
+    let options = |layout: &Layout| {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let lines = mountinfo.lines().filter(|line| {
+            layout
+                .hierarchies
+                .iter()
+                .any(|h| line.contains(&format!(" {} ", h.mountpoint.display())))
+        });
+        lines.map(String::from).collect::<Vec<_>>()
+    };
+    let layout = Layout::detect().expect("layout");
+    let before = options(&layout);
+    let outcome = sandbox.run(&spec);
+    assert_eq!(outcome.stdout, "1\n", "process 1 alone: {outcome:?}");
+    assert!(
+        outcome.stderr.to_lowercase().contains("read-only"),
+        "{outcome:?}"
+    );
+    assert_eq!(
+        options(&layout),
+        before,
+        "the machine's own mounts are as they were"
+    );
+    sandbox.assert_clean();
+}
+
+#[test]
 fn out_of_memory_is_counted() {
     let sandbox = Sandbox::new("oom");
     let mut spec = sandbox.command(&["/bin/tail", "/dev/zero"]);
@@ -309,17 +346,17 @@ fn processes_in_the_parent_itself() {
         .expect("spawn");
     fs::write(dir.join("cgroup.procs"), child.id().to_string()).expect("attach");
     let error = Cgroup::create(&sandbox.parent, "task", &limits()).expect_err("refused");
+    let procs = fs::read_to_string(dir.join("cgroup.procs")).expect("procs");
+    let control = fs::read_to_string(dir.join("cgroup.subtree_control")).expect("control");
+    child.kill().expect("kill");
+    child.wait().expect("wait");
     assert!(
         matches!(error, CgroupError::InternalProcesses { .. }),
         "{error}"
     );
     assert_eq!(
-        fs::read_to_string(dir.join("cgroup.procs"))
-            .expect("procs")
-            .trim(),
-        child.id().to_string()
+        (procs.trim(), control.trim()),
+        (child.id().to_string().as_str(), "")
     );
-    child.kill().expect("kill");
-    child.wait().expect("wait");
     sandbox.assert_clean();
 }

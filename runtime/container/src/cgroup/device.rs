@@ -28,7 +28,7 @@ pub(super) fn apply(cgroup: &Cgroup, rules: &[LinuxDeviceCgroup]) -> Result<()> 
         }
         return Ok(());
     }
-    let Some(dir) = cgroup.v2() else {
+    let Some(dir) = cgroup.v2_directory() else {
         return Err(CgroupError::NoController {
             field: "devices",
             controller: "devices",

@@ -55,8 +55,9 @@ pub struct Layout {
     pub hierarchies: Vec<Hierarchy>,
 }
 
-/// The controllers that are handed down in version 2.
-const MANAGED: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
+/// The controllers that are handed down in version 2. Memory first: it is the one that refuses a
+/// cgroup with processes before anything about that cgroup is changed.
+const MANAGED: [&str; 4] = ["memory", "pids", "cpu", "cpuset"];
 
 impl Layout {
     /// Reads it from the mount table and the kernel.
@@ -249,7 +250,8 @@ pub(super) fn enable_controllers(hierarchy: &Hierarchy, directory: &Path) -> Res
 }
 
 fn is_busy(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EBUSY)
+    // The second is the answer once a controller that threads may share was enabled before.
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP))
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ impl Cgroup {
 
     /// Its directory in the version 2 hierarchy, opened for `clone3`.
     pub(crate) fn open_v2(&self) -> Result<Option<OwnedFd>> {
-        let Some(dir) = self.v2() else {
+        let Some(dir) = self.v2_directory() else {
             return Ok(None);
         };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -160,7 +160,7 @@ impl Cgroup {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(v2) = self.v2() {
+            if let Some(v2) = self.v2_directory() {
                 // Atomic: no process can fork its way out. Kernel 5.14; else one by one.
                 let _ = fs::write(v2.join("cgroup.kill"), "1");
             }
@@ -255,7 +255,8 @@ impl Cgroup {
         Some((hierarchy.version, hierarchy.mountpoint.join(&self.path)))
     }
 
-    fn v2(&self) -> Option<PathBuf> {
+    /// Its directory in the version 2 hierarchy, where there is one.
+    pub(crate) fn v2_directory(&self) -> Option<PathBuf> {
         self.of_version(Version::V2)
             .map(|(_, directory)| directory)
             .next()

@@ -125,8 +125,10 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if let Ok(cgroup) = container::Cgroup::open(&self.parent, "task") {
-            let _ = cgroup.kill();
+        for name in ["task", "shims"] {
+            if let Ok(cgroup) = container::Cgroup::open(&self.parent, name) {
+                let _ = cgroup.kill();
+            }
         }
         let _ = container::cgroup::remove_parent(&self.parent);
     }
