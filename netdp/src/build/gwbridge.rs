@@ -6,7 +6,7 @@ use super::ip::{Ip, came_by, goes_by, goes_by_other};
 use super::names;
 use super::view::View;
 use crate::desired::{Gateway, Mac};
-use crate::namespace::{Link, LinkKind, Port, Spec, VethPeer};
+use crate::namespace::{Destination, FdbEntry, Link, LinkKind, Port, Spec, VethPeer};
 use crate::nft::{CtKey, Expr, Register, Rule, Verdict, rule};
 
 /// Bits of `ct state` and `ct status` (`linux/netfilter/nf_conntrack_common.h`); host order.
@@ -33,8 +33,18 @@ pub(super) fn devices(spec: &mut Spec, view: &View<'_>) {
         let Some(gateway) = &sandbox.gateway else {
             continue;
         };
+        let port = names::gateway_port(id);
+        // Ports do not flood what is for others: the bridge must know who is where.
+        if let Some(mac) = leg_mac(gateway) {
+            let destination = Destination::Port;
+            spec.fdb.push(FdbEntry {
+                link: port.clone(),
+                mac,
+                destination,
+            });
+        }
         spec.links.push(Link {
-            name: names::gateway_port(id),
+            name: port,
             kind: LinkKind::Veth(VethPeer {
                 netns: names::netns_of_task(view.run_dir, id),
                 name: gateway.ifname.clone(),

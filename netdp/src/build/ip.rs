@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::desired::Steering;
 use crate::nft::{Expr, Family, KeyType, Meta, Register, load};
 
 /// EtherTypes, network order (IEEE 802 numbers).
@@ -130,14 +129,6 @@ impl Ip {
         }
         octets[12..].copy_from_slice(&low);
         octets.into()
-    }
-
-    /// The alias that stands for a node.
-    pub(super) fn alias(self, steering: Steering) -> IpAddr {
-        match self {
-            Self::V4 => steering.address().into(),
-            Self::V6 => Self::alias_v6(steering.address().octets()).into(),
-        }
     }
 
     /// The two ends of the leg between node and ingress: the node's, the ingress'.

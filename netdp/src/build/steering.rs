@@ -244,41 +244,50 @@ fn discovery(kind: u8) -> Vec<Expr> {
 
 /// UDP, and ports that several published ports lead to, need the help of connection tracking.
 ///
-/// A UDP server bound to any address answers from the one that its default route would choose. So
+/// A UDP server bound to any address answers from the one that its routes choose for the client: so
 /// UDP is sent to that address, and its answers are routed by a mark and translated back to the
-/// alias.
+/// alias. `sources` are the task's addresses with their subnets, the one of the default route last.
 pub(super) fn translate(
     table: &mut Table,
     ip: Ip,
     leg: &Leg,
     service: Option<&Service>,
-    default_source: Option<IpNet>,
+    sources: &[IpNet],
 ) {
     let Some(service) = service.filter(|_| own(leg, ip).is_some()) else {
         return;
     };
     let family = ip.family() as u8;
+    let target = Register(4);
     let mut translations: Vec<Rule> = Vec::new();
     for (port, wire) in wire_ports(service) {
-        let redirected = wire != port.target;
-        let address = default_source.filter(|_| port.protocol == Protocol::Udp);
-        if !redirected && address.is_none() {
-            continue;
-        }
-        let mut expressions = ip.destination_in(ip.aliases());
-        expressions.extend(protocol_is(port.protocol.number()));
-        expressions.push(load::destination_port(Register(0)));
-        expressions.push(Expr::equals(Register(0), &wire.to_be_bytes()));
-        let target = Register(4);
-        expressions.push(Expr::immediate(target, &port.target.to_be_bytes()));
-        match address {
-            Some(address) => {
-                expressions.push(Expr::immediate(Register(0), &octets(address.addr())));
+        let matches = || {
+            let mut expressions = ip.destination_in(ip.aliases());
+            expressions.extend(protocol_is(port.protocol.number()));
+            expressions.push(load::destination_port(Register(0)));
+            expressions.push(Expr::equals(Register(0), &wire.to_be_bytes()));
+            expressions.push(Expr::immediate(target, &port.target.to_be_bytes()));
+            expressions
+        };
+        if port.protocol == Protocol::Udp {
+            let last = sources.len().saturating_sub(1);
+            for (index, source) in sources.iter().enumerate() {
+                let mut expressions = matches();
+                if index < last {
+                    expressions.extend(ip.source_in(*source));
+                }
+                expressions.push(Expr::immediate(Register(0), &octets(source.addr())));
                 expressions.push(Expr::dnat(family, Register(0), Some(target)));
+                translations.push(rule(
+                    "to the address that the answer will have",
+                    expressions,
+                ));
             }
-            None => expressions.push(Expr::dnat_port(family, target)),
+        } else if wire != port.target {
+            let mut expressions = matches();
+            expressions.push(Expr::dnat_port(family, target));
+            translations.push(rule("to the port that several lead to", expressions));
         }
-        translations.push(rule("balanced", expressions));
     }
     if translations.is_empty() {
         return;

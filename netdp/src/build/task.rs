@@ -47,12 +47,17 @@ pub(crate) fn task(view: &View<'_>, id: &str, sandbox: &Sandbox) -> Spec {
         }
         virtual_addresses(&mut spec, &mut table, view, sandbox, ip);
         if let Some(leg) = ingress {
-            let default_source = sandbox
+            let legs = sandbox.legs.iter().flat_map(|leg| &leg.addresses);
+            let gateway = sandbox
                 .gateway
                 .iter()
-                .flat_map(|gateway| gateway.addresses.iter().copied())
-                .find(|address| Ip::of(address.addr()) == ip);
-            steering::translate(&mut table, ip, leg, service, default_source);
+                .flat_map(|gateway| &gateway.addresses);
+            let sources: Vec<_> = legs
+                .chain(gateway)
+                .copied()
+                .filter(|a| Ip::of(a.addr()) == ip)
+                .collect();
+            steering::translate(&mut table, ip, leg, service, &sources);
         }
         if !table.is_empty() {
             spec.tables.push(table);

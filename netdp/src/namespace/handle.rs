@@ -392,7 +392,6 @@ impl Namespace {
         by_index: &BTreeMap<u32, String>,
         synced: &mut Synced,
     ) -> Result<(), Error> {
-        let ours = |name: &String| spec.links.iter().any(|link| link.name == *name);
         let have = self.dump("addresses", dump::addresses)?;
         let mut requests = Vec::new();
         for (name, address) in &spec.addresses {
@@ -408,7 +407,7 @@ impl Namespace {
         }
         self.execute(requests, synced);
         for (index, address) in have.into_iter().filter(|_| spec.ours) {
-            let Some(name) = by_index.get(&index).filter(|name| ours(name)) else {
+            let Some(name) = by_index.get(&index).filter(|name| spec.has_link(name)) else {
                 continue;
             };
             if !spec
@@ -463,8 +462,7 @@ impl Namespace {
             let Some(name) = by_index.get(&index) else {
                 continue;
             };
-            let ours = spec.links.iter().any(|link| link.name == *name);
-            if ours && !wanted.contains(&(index, address)) {
+            if spec.has_link(name) && !wanted.contains(&(index, address)) {
                 let mac = mac.unwrap_or(crate::desired::Mac([0; 6]));
                 let entry = Neighbour {
                     link: name.clone(),
@@ -487,7 +485,7 @@ impl Namespace {
         by_index: &BTreeMap<u32, String>,
         synced: &mut Synced,
     ) -> Result<(), Error> {
-        if !spec.ours {
+        if !spec.ours && spec.fdb.is_empty() {
             return Ok(());
         }
         let have: std::collections::BTreeSet<_> = self
@@ -510,7 +508,7 @@ impl Namespace {
         }
         self.execute(requests, synced);
         for (index, mac, destination) in have {
-            let Some(name) = by_index.get(&index) else {
+            let Some(name) = by_index.get(&index).filter(|name| spec.has_link(name)) else {
                 continue;
             };
             // One MAC has one place: replacing it moved it.

@@ -47,12 +47,22 @@ pub(crate) struct Sysctl {
 impl Sysctl {
     /// Whether it exists only while a link exists.
     pub(crate) fn is_of_a_link(&self) -> bool {
-        let mut parts = self.path.split('/').skip_while(|part| *part != "conf").skip(1);
-        parts.next().is_some_and(|link| link != "all" && link != "default")
+        let mut parts = self
+            .path
+            .split('/')
+            .skip_while(|part| *part != "conf")
+            .skip(1);
+        parts
+            .next()
+            .is_some_and(|link| link != "all" && link != "default")
     }
 }
 
 impl Spec {
+    pub(crate) fn has_link(&self, name: &str) -> bool {
+        self.links.iter().any(|link| link.name == name)
+    }
+
     pub(crate) fn sysctl(&mut self, path: impl Into<String>, value: &'static str) {
         self.sysctls.push(Sysctl {
             path: path.into(),

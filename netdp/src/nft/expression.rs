@@ -23,7 +23,6 @@ pub(crate) enum Meta {
     Mark = 3,
     IifName = 6,
     OifName = 7,
-    NfProto = 15,
     L4Proto = 16,
 }
 
@@ -58,7 +57,6 @@ pub(crate) enum Verdict {
     Accept,
     Drop,
     Return,
-    Jump(String),
     Goto(String),
 }
 
@@ -69,12 +67,11 @@ impl Verdict {
         let code: i32 = match self {
             Self::Drop => 0,
             Self::Accept => 1,
-            Self::Jump(_) => -3,
             Self::Goto(_) => -4,
             Self::Return => -5,
         };
         let mut verdict = Attributes::new().u32(1, code.cast_unsigned());
-        if let Self::Jump(chain) | Self::Goto(chain) = self {
+        if let Self::Goto(chain) = self {
             verdict = verdict.string(2, chain);
         }
         Attributes::new().nested(2, &verdict)
@@ -220,17 +217,6 @@ impl Expr {
             .u32(2, FibResult::AddressType as u32)
             .u32(3, FLAG_DADDR);
         Self::new("fib", data)
-    }
-
-    /// The next number below `modulus`, counted.
-    pub(crate) fn round_robin(register: Register, modulus: u32) -> Self {
-        Self::new(
-            "numgen",
-            Attributes::new()
-                .u32(1, register.number())
-                .u32(2, modulus)
-                .u32(3, 0),
-        )
     }
 
     /// A random number below `modulus`.

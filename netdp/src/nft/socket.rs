@@ -7,7 +7,7 @@ use std::io;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::attribute::{Attributes, find, integer, text};
-use super::table::{Family, SUBSYSTEM, Table, header, message};
+use super::table::{SUBSYSTEM, Table, header, message};
 use crate::netlink::{Message, NLM_F_ACK, NLM_F_DUMP, NetlinkError, Socket};
 
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
@@ -46,22 +46,6 @@ impl NftSocket {
     /// Removes the table, if there is one.
     pub(crate) fn delete(&mut self, table: &Table) -> Result<(), NetlinkError> {
         self.commit(table.deletion())
-    }
-
-    /// Whether the kernel has a table of that name.
-    pub(crate) fn exists(&mut self, family: Family, name: &str) -> Result<bool, NetlinkError> {
-        let payload = Attributes::after(&header(family, 0))
-            .string(1, name)
-            .finish();
-        match self.0.get(&Message {
-            kind: SUBSYSTEM << 8 | message::GET_TABLE,
-            flags: 0,
-            payload,
-        }) {
-            Ok(_) => Ok(true),
-            Err(error) if error.errno() == libc::ENOENT => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// A number that every commit in this namespace, by anybody, makes grow: equal numbers, equal

@@ -11,7 +11,6 @@ pub(super) const SUBSYSTEM: u16 = 10;
 pub(super) mod message {
     pub(in crate::nft) const NEW_TABLE: u16 = 0;
     pub(in crate::nft) const DEL_TABLE: u16 = 2;
-    pub(in crate::nft) const GET_TABLE: u16 = 1;
     pub(in crate::nft) const NEW_CHAIN: u16 = 3;
     pub(in crate::nft) const GET_CHAIN: u16 = 4;
     pub(in crate::nft) const DEL_CHAIN: u16 = 5;

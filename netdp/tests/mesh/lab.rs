@@ -20,10 +20,18 @@ pub const WAIT: Duration = Duration::from_secs(5);
 
 /// Runs a tool; its output. Panics when it fails.
 pub fn sh(command: &str) -> String {
-    let output = Command::new("sh").arg("-c").arg(command).output().expect("sh runs");
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(command)
+        .output()
+        .expect("sh runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {}\n{text}{errors}", output.status);
+    assert!(
+        output.status.success(),
+        "{command}: {}\n{text}{errors}",
+        output.status
+    );
     text
 }
 
@@ -31,8 +39,11 @@ pub fn sh(command: &str) -> String {
 pub fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            setns(File::open(netns).expect("namespace opens"), CloneFlags::CLONE_NEWNET)
-                .expect("namespace is entered");
+            setns(
+                File::open(netns).expect("namespace opens"),
+                CloneFlags::CLONE_NEWNET,
+            )
+            .expect("namespace is entered");
             work()
         });
         thread.join().expect("work in a namespace")
@@ -51,7 +62,12 @@ pub struct NodeUnderTest {
 
 impl NodeUnderTest {
     fn start(netns: PathBuf, run_dir: PathBuf) -> Self {
-        let mut node = Self { netns, run_dir, jobs: None, thread: None };
+        let mut node = Self {
+            netns,
+            run_dir,
+            jobs: None,
+            thread: None,
+        };
         node.open();
         node
     }
@@ -68,7 +84,11 @@ impl NodeUnderTest {
                 Ok("ipvs") => Some(netdp::Engine::Ipvs),
                 _ => None,
             };
-            let settings = Settings { run_dir, gwbridge: "fl_gwbridge".to_owned(), engine };
+            let settings = Settings {
+                run_dir,
+                gwbridge: "fl_gwbridge".to_owned(),
+                engine,
+            };
             let mut plane = DataPlane::open(settings).expect("data plane opens");
             for job in receiver {
                 job(&mut plane);
@@ -91,7 +111,11 @@ impl NodeUnderTest {
     ) -> T {
         let (sender, receiver) = mpsc::channel();
         let job: Job = Box::new(move |plane| drop(sender.send(work(plane))));
-        self.jobs.as_ref().unwrap().send(job).expect("the data plane's thread lives");
+        self.jobs
+            .as_ref()
+            .unwrap()
+            .send(job)
+            .expect("the data plane's thread lives");
         receiver.recv().expect("the data plane's thread answers")
     }
 
@@ -145,7 +169,12 @@ impl Lab {
     pub fn on(test: &str, count: usize, subnet: &str) -> Self {
         let name = format!("fl-{test}");
         let dir = std::env::temp_dir().join(&name);
-        let mut lab = Self { name, dir, nodes: Vec::new(), desired: Vec::new() };
+        let mut lab = Self {
+            name,
+            dir,
+            nodes: Vec::new(),
+            desired: Vec::new(),
+        };
         std::fs::create_dir_all(&lab.dir).unwrap();
         let name = lab.name.clone();
         sh(&format!(
@@ -253,7 +282,9 @@ impl Lab {
                     task_aliases: BTreeSet::new(),
                     backend: Backend::Enabled(1),
                 };
-                desired.endpoints.insert(format!("{id}-{network}"), endpoint);
+                desired
+                    .endpoints
+                    .insert(format!("{id}-{network}"), endpoint);
             }
         }
         id
@@ -289,7 +320,10 @@ impl Lab {
     /// A server on port 80 TCP and 53 UDP of a task, that says who it is and whom it saw.
     pub fn serve(&self, task: &str) {
         let (tcp, udp) = inside(&self.task(task), || {
-            (TcpListener::bind("[::]:80").unwrap(), UdpSocket::bind("[::]:53").unwrap())
+            (
+                TcpListener::bind("[::]:80").unwrap(),
+                UdpSocket::bind("[::]:53").unwrap(),
+            )
         });
         let name = task.to_owned();
         std::thread::spawn(move || {
@@ -324,7 +358,10 @@ fn plain(address: IpAddr) -> IpAddr {
 }
 
 fn desired(i: usize, count: usize, subnet: &str) -> Desired {
-    let segment = |vni, v4: &str, v6: &str| Segment { vni, subnets: vec![net(v4), net(v6)] };
+    let segment = |vni, v4: &str, v6: &str| Segment {
+        vni,
+        subnets: vec![net(v4), net(v6)],
+    };
     let network = |name: &str, ingress, segment| Network {
         name: name.into(),
         segments: vec![segment],
@@ -334,15 +371,32 @@ fn desired(i: usize, count: usize, subnet: &str) -> Desired {
     };
     let steering = |i: usize| Steering::new(u32::try_from(i).unwrap());
     let peers = (1..=count).filter(|peer| *peer != i).map(|peer| {
-        let vteps = vec![ip(&format!("{subnet}.{peer}")), ip(&format!("2001:db8::{peer}"))];
-        (format!("n{peer}"), Peer { vteps, ingress: steering(peer) })
+        let vteps = vec![
+            ip(&format!("{subnet}.{peer}")),
+            ip(&format!("2001:db8::{peer}")),
+        ];
+        (
+            format!("n{peer}"),
+            Peer {
+                vteps,
+                ingress: steering(peer),
+            },
+        )
     });
     let web = Service {
         name: "web".into(),
         vips: vec![(APP.into(), ip("10.1.0.2")), (APP.into(), ip("fd01::2"))],
         ports: vec![
-            Port { protocol: Protocol::Tcp, published: 8080, target: 80 },
-            Port { protocol: Protocol::Udp, published: 5353, target: 53 },
+            Port {
+                protocol: Protocol::Tcp,
+                published: 8080,
+                target: 80,
+            },
+            Port {
+                protocol: Protocol::Udp,
+                published: 5353,
+                target: 53,
+            },
         ],
         scheduler: Scheduler::default(),
     };
@@ -356,8 +410,14 @@ fn desired(i: usize, count: usize, subnet: &str) -> Desired {
         }),
         peers: peers.collect(),
         networks: BTreeMap::from([
-            (APP.into(), network("app", false, segment(4097, "10.1.0.0/24", "fd01::/64"))),
-            (INGRESS.into(), network("ingress", true, segment(4096, "10.0.0.0/24", "fd00::/64"))),
+            (
+                APP.into(),
+                network("app", false, segment(4097, "10.1.0.0/24", "fd01::/64")),
+            ),
+            (
+                INGRESS.into(),
+                network("ingress", true, segment(4096, "10.0.0.0/24", "fd00::/64")),
+            ),
         ]),
         sandboxes: BTreeMap::new(),
         endpoints: BTreeMap::new(),
@@ -393,4 +453,69 @@ pub fn ask_udp(from: &Path, local: &str, to: &str) -> Result<String, std::io::Er
         let n = socket.recv(&mut buffer)?;
         Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
     })
+}
+
+/// Connects from a given local address, which may be in use by other connections.
+pub fn connect_from(from: &Path, local: &str, to: &str) -> Result<TcpStream, std::io::Error> {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
+        sockopt,
+    };
+    use std::os::fd::AsRawFd;
+    let address = |text: &str| SockaddrStorage::from(text.parse::<SocketAddr>().unwrap());
+    inside(from, || {
+        let family = if to.starts_with('[') {
+            AddressFamily::Inet6
+        } else {
+            AddressFamily::Inet
+        };
+        let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        let timeout = nix::sys::time::TimeVal::new(5, 0);
+        setsockopt(&fd, sockopt::SendTimeout, &timeout)?;
+        bind(fd.as_raw_fd(), &address(local))?;
+        connect(fd.as_raw_fd(), &address(to))?;
+        Ok(TcpStream::from(fd))
+    })
+}
+
+/// Requests without pause, each by a connection of its own, until stopped.
+pub struct Load {
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    thread: std::thread::JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Load {
+    pub fn start(from: &Path, to: &[&str]) -> Self {
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let from = from.to_owned();
+        let to: Vec<SocketAddr> = to.iter().map(|to| to.parse().unwrap()).collect();
+        let thread = std::thread::spawn(move || {
+            inside(&from, || {
+                let (mut good, mut bad) = (0, Vec::new());
+                for to in to.iter().cycle() {
+                    if flag.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    let answer = TcpStream::connect_timeout(to, WAIT)
+                        .and_then(|mut stream| exchange(&mut stream));
+                    match answer {
+                        Ok(answer) if !answer.is_empty() => good += 1,
+                        Ok(_) => bad.push(format!("{to}: closed without an answer")),
+                        Err(error) => bad.push(format!("{to}: {error}")),
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                (good, bad)
+            })
+        });
+        Self { stop, thread }
+    }
+
+    /// How many requests were answered, and what went wrong with the others.
+    pub fn stop(self) -> (usize, Vec<String>) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.thread.join().expect("the load's thread lives")
+    }
 }
