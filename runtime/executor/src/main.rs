@@ -1,3 +1,40 @@
-//! The executor daemon of a Fairlead node.
+//! `fairleadd`, the executor daemon of a Fairlead node.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use executor::config::Options;
+use executor::daemon;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = match EnvFilter::try_new(&options.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("fairleadd: --log {:?}: {error}", options.log);
+            return ExitCode::from(2);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("fairleadd: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(daemon::run(options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fairleadd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

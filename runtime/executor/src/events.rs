@@ -1,0 +1,230 @@
+//! What the data plane did: numbered, the recent ones kept, and the state of every acknowledgement
+//! for a reader that comes new or comes too late.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fairlead_api::v1::event::Event as What;
+use fairlead_api::v1::{
+    DataPlaneError, DriftHealed, EndpointApplied, EndpointState, Event, NodeApplied, TaskOom,
+};
+use netdp::{Object, Report};
+use tokio::sync::watch;
+
+use crate::plan::Plan;
+use crate::record::now;
+
+/// How many events are kept for readers that were away.
+const KEPT: usize = 4096;
+
+/// The same error of the same object is told again only after this time.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub struct EventLog {
+    inner: Mutex<Inner>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    last: u64,
+    /// Every event after this one is in the ring.
+    floor: u64,
+    ring: VecDeque<Event>,
+    nodes: BTreeMap<String, (u64, Event)>,
+    endpoints: BTreeMap<String, (u64, EndpointState, Event)>,
+    told: HashMap<String, (String, Instant)>,
+}
+
+impl EventLog {
+    /// Numbers given out are above `base`.
+    #[must_use]
+    pub fn new(base: u64) -> Self {
+        let inner = Inner {
+            last: base,
+            floor: base,
+            ring: VecDeque::new(),
+            nodes: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            told: HashMap::new(),
+        };
+        Self {
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(base),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change below is complete or not begun when it could panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Events after the number, and the number to go on from. For 0, and for one that is too old
+    /// to be complete: the state of every acknowledgement.
+    #[must_use]
+    pub fn after(&self, sequence: u64) -> (Vec<Event>, u64) {
+        let inner = self.lock();
+        if sequence >= inner.floor && sequence != 0 {
+            let start = inner
+                .ring
+                .partition_point(|event| event.sequence <= sequence);
+            return (
+                inner.ring.range(start..).cloned().collect(),
+                inner.last.max(sequence),
+            );
+        }
+        let mut state: Vec<Event> = (inner.nodes.values().map(|(_, event)| event))
+            .chain(inner.endpoints.values().map(|(_, _, event)| event))
+            .cloned()
+            .collect();
+        state.sort_unstable_by_key(|event| event.sequence);
+        (state, inner.last)
+    }
+
+    /// Wakes when there are more.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The last number given out.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.lock().last
+    }
+
+    /// The kernel killed a process of the task for lack of memory.
+    pub fn task_oom(&self, task: &str) {
+        let last = {
+            let mut inner = self.lock();
+            inner.push(What::TaskOom(TaskOom {
+                task_id: task.to_owned(),
+            }));
+            inner.last
+        };
+        self.changed.send_replace(last);
+    }
+
+    /// Notes what a run of the data plane did.
+    pub fn report(&self, plan: &Plan, report: &Report) {
+        let last = {
+            let mut inner = self.lock();
+            let before = inner.last;
+            for healed in &report.healed {
+                inner.push(What::DriftHealed(DriftHealed {
+                    object: healed.object.to_string(),
+                    detail: healed.detail.clone(),
+                }));
+            }
+            inner.errors(report);
+            inner.acknowledge(plan, report);
+            if inner.last == before {
+                return;
+            }
+            inner.last
+        };
+        self.changed.send_replace(last);
+    }
+}
+
+impl Inner {
+    fn push(&mut self, what: What) -> Event {
+        self.last += 1;
+        let event = Event {
+            sequence: self.last,
+            timestamp: now(),
+            event: Some(what),
+        };
+        if self.ring.len() == KEPT
+            && let Some(oldest) = self.ring.pop_front()
+        {
+            self.floor = oldest.sequence;
+        }
+        self.ring.push_back(event.clone());
+        event
+    }
+
+    fn errors(&mut self, report: &Report) {
+        let failing: BTreeSet<String> = report
+            .failures
+            .iter()
+            .map(|failure| failure.object.to_string())
+            .collect();
+        self.told.retain(|object, _| failing.contains(object));
+        for failure in &report.failures {
+            let (object, error) = (failure.object.to_string(), chain(&failure.error));
+            let known = self
+                .told
+                .get(&object)
+                .is_some_and(|(text, at)| *text == error && at.elapsed() < QUIET);
+            if !known {
+                tracing::warn!(%object, %error, "the data plane is not as it should be");
+                self.told
+                    .insert(object.clone(), (error.clone(), Instant::now()));
+                self.push(What::DataPlaneError(DataPlaneError { object, error }));
+            }
+        }
+    }
+
+    /// An acknowledgement means: the record is in the kernel, and nothing that it needs has failed.
+    fn acknowledge(&mut self, plan: &Plan, report: &Report) {
+        let failed: BTreeSet<&Object> = report.failures.iter().map(|f| &f.object).collect();
+        let network_failed = |id: &str| failed.contains(&Object::Network(id.to_owned()));
+        self.nodes.retain(|id, _| plan.nodes.contains_key(id));
+        let ingress = plan.ingress.as_deref().is_some_and(network_failed);
+        if !ingress && !failed.contains(&Object::Node) {
+            for (id, version) in &plan.nodes {
+                if self.nodes.get(id).is_none_or(|(known, _)| known != version) {
+                    let applied = NodeApplied {
+                        node_id: id.clone(),
+                        version: *version,
+                    };
+                    let event = self.push(What::NodeApplied(applied));
+                    self.nodes.insert(id.clone(), (*version, event));
+                }
+            }
+        }
+        self.endpoints
+            .retain(|id, _| plan.endpoints.contains_key(id));
+        for (id, covered) in &plan.endpoints {
+            let service_failed = covered
+                .service
+                .as_ref()
+                .is_some_and(|service| failed.contains(&Object::Service(service.clone())));
+            if !covered.complete || service_failed || network_failed(&covered.network) {
+                continue;
+            }
+            let known = self.endpoints.get(id).is_some_and(|(version, state, _)| {
+                *version == covered.version && *state == covered.state
+            });
+            if !known {
+                let event = self.push(What::EndpointApplied(EndpointApplied {
+                    endpoint_id: id.clone(),
+                    version: covered.version,
+                    state: covered.state as i32,
+                }));
+                self.endpoints
+                    .insert(id.clone(), (covered.version, covered.state, event));
+            }
+        }
+    }
+}
+
+/// An error and what caused it, in one line. A cause that its effect quotes is not told twice.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

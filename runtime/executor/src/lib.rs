@@ -1,0 +1,20 @@
+//! The executor daemon of a Fairlead node: it takes assignments on a socket, keeps them, and makes
+//! the node so. `docs/architecture.md` tells how its parts work together.
+
+pub mod assign;
+pub mod config;
+pub mod daemon;
+pub mod events;
+pub mod ipam;
+pub mod lock;
+pub mod model;
+pub mod node;
+pub mod notify;
+pub mod plan;
+pub mod plane;
+pub mod record;
+pub mod server;
+pub mod status;
+pub mod store;
+pub mod task;
+pub mod validate;

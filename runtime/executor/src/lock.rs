@@ -1,0 +1,179 @@
+//! One daemon for each state directory and each run directory, and a socket that is never stolen
+//! from a living one.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Group;
+use tokio::net::UnixListener;
+
+/// Why this daemon may not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody holds the lock.
+    #[error("{} is in use by another fairleadd{holder}: stop it, or give this one a directory of its own", dir.display())]
+    Held {
+        /// The directory.
+        dir: PathBuf,
+        /// ` (pid N)` where it is known.
+        holder: String,
+    },
+    /// Somebody answers on the socket.
+    #[error("{} is served by another daemon: stop it, or give this one a socket of its own", .0.display())]
+    Served(PathBuf),
+    /// The group does not exist.
+    #[error("group {0:?} of --socket-group does not exist: create it (groupadd {0})")]
+    NoGroup(String),
+    /// A file could not be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// Verb.
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Errno.
+        source: io::Error,
+    },
+}
+
+fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LockError {
+    let path = path.to_owned();
+    move |source| LockError::File {
+        action,
+        path,
+        source,
+    }
+}
+
+/// A directory that is this daemon's alone, until dropped or until the process ends in whatever way.
+#[derive(Debug)]
+pub struct DirLock {
+    _lock: Flock<File>,
+}
+
+impl DirLock {
+    /// Creates the directory (0711: nothing but known names can be reached in it) and takes it.
+    ///
+    /// # Errors
+    /// When another daemon has it, or it cannot be made.
+    pub fn take(dir: &Path) -> Result<Self, LockError> {
+        fs::create_dir_all(dir).map_err(file("create", dir))?;
+        fs::set_permissions(dir, Permissions::from_mode(0o711))
+            .map_err(file("set mode of", dir))?;
+        let path = dir.join("lock");
+        let handle = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(file("open", &path))?;
+        match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                let write = |lock: &mut File| {
+                    lock.set_len(0)?;
+                    lock.rewind()?;
+                    writeln!(lock, "{}", std::process::id())
+                };
+                write(&mut lock).map_err(file("write", &path))?;
+                Ok(Self { _lock: lock })
+            }
+            Err((mut handle, Errno::EWOULDBLOCK)) => {
+                let mut text = String::new();
+                let pid = handle
+                    .read_to_string(&mut text)
+                    .ok()
+                    .and(text.trim().parse::<u32>().ok());
+                let holder = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+                Err(LockError::Held {
+                    dir: dir.to_owned(),
+                    holder,
+                })
+            }
+            Err((_, errno)) => Err(file("lock", &path)(errno.into())),
+        }
+    }
+}
+
+/// The group of that name.
+///
+/// # Errors
+/// When there is none.
+pub fn group(name: Option<&str>) -> Result<Option<Group>, LockError> {
+    let Some(name) = name else { return Ok(None) };
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(Some(group)),
+        _ => Err(LockError::NoGroup(name.to_owned())),
+    }
+}
+
+/// Listens on the socket: mode 0660, root and the group. A socket that nobody serves any more is
+/// replaced.
+///
+/// # Errors
+/// When a living daemon serves it, or it cannot be made.
+pub fn listen(path: &Path, group: Option<&Group>) -> Result<UnixListener, LockError> {
+    match UnixStream::connect(path) {
+        Ok(_) => return Err(LockError::Served(path.to_owned())),
+        // Nobody there, or nobody listening: ours to replace. Anything else may be alive.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) => {}
+        Err(error) => return Err(file("probe", path)(error)),
+    }
+    // Bound under another name first, so that nobody connects before owner and mode are right.
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(file("remove", &fresh)(error));
+        }
+        _ => {}
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(file("create", parent))?;
+    }
+    let listener = UnixListener::bind(&fresh).map_err(file("bind socket", &fresh))?;
+    fs::set_permissions(&fresh, Permissions::from_mode(0o600))
+        .map_err(file("set mode of", &fresh))?;
+    let gid = group.map_or(0, |group| group.gid.as_raw());
+    chown(&fresh, Some(0), Some(gid)).map_err(file("set owner of", &fresh))?;
+    fs::set_permissions(&fresh, Permissions::from_mode(0o660))
+        .map_err(file("set mode of", &fresh))?;
+    fs::rename(&fresh, path).map_err(file("rename socket to", path))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DirLock::take(dir.path()).unwrap();
+        let error = DirLock::take(dir.path()).unwrap_err();
+        assert!(matches!(&error, LockError::Held { .. }), "{error}");
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
+        drop(held);
+        DirLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_group_is_named() {
+        let error = group(Some("no-such-group-here")).unwrap_err();
+        assert!(error.to_string().contains("no-such-group-here"));
+        assert!(group(None).unwrap().is_none());
+    }
+}

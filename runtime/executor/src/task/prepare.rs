@@ -1,0 +1,305 @@
+//! Everything that a task needs, made so that starting it is immediate. Repeatable: whatever exists
+//! already is used.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use container::Rootfs;
+use container::shim::{LogOptions, ShimOptions};
+use fairlead_api::v1::{self, TaskState};
+use netdp::Object;
+
+use super::bundle::{self, Inputs, User};
+use super::{Follower, ResolvConf, StepError, blocking, files, set_status};
+use crate::model::{NetworkDef, gwbridge_subnets, protocol_number};
+use crate::plan::needs_gateway;
+use crate::plane::Applied;
+use crate::record::Local;
+use crate::validate::parse_size;
+
+impl Follower {
+    pub(super) async fn prepare(&mut self, local: &Local) -> Result<(), StepError> {
+        self.reserve(local).await?;
+        let image = self.snapshot().await?;
+        let Some(local) = self.node.local(&self.id) else {
+            return Ok(());
+        };
+        let plane = self.node.plane()?;
+        let applied = plane.apply().await?;
+        check_sandbox(&local, &applied)?;
+        self.write_bundle(&local, image).await?;
+        // READY is seen by others, and "nothing runs yet" is the truth in either case.
+        self.node.note(&self.id, |local| {
+            set_status(local, TaskState::Ready, "prepared")
+        });
+        Ok(())
+    }
+
+    /// Writes down what the task will have, before any of it exists: its networks, its addresses
+    /// on the gwbridge, its ports on the node.
+    async fn reserve(&self, local: &Local) -> Result<(), StepError> {
+        let view = self.node.view();
+        let mut networks: Vec<Arc<NetworkDef>> = Vec::new();
+        for leg in &local.def.legs {
+            match view.assignment.networks.get(&leg.network) {
+                Some(network) => networks.push(Arc::clone(network)),
+                None => {
+                    let text = format!("network {:?} is no longer assigned", leg.network);
+                    return Err(StepError::fatal(text));
+                }
+            }
+        }
+        let ports = self.reserve_ports(local).await?;
+        if needs_gateway(networks.iter().map(|n| &**n), !ports.is_empty())
+            && let Some(config) = &view.config
+        {
+            let subnets = gwbridge_subnets(config).map_err(|e| StepError::fatal(e.to_string()))?;
+            // Written together with what follows: the store keeps the order.
+            drop(self.node.take_gateway(&self.id, &subnets).map_err(|full| {
+                StepError::fatal(format!(
+                    "no address is free in {full}, the subnet of the gwbridge"
+                ))
+            })?);
+        }
+        let written = self.node.update(&self.id, |local| {
+            local.record.networks = networks
+                .iter()
+                .map(|network| network.proto.clone())
+                .collect();
+            local.networks = networks;
+            local.record.host_ports = ports.iter().map(|(config, _)| config.clone()).collect();
+            local.host_ports = ports.into_iter().map(|(_, port)| port).collect();
+            local.record.sandbox = true;
+            local.record.snapshot = true;
+        });
+        Ok(written.await?)
+    }
+
+    async fn reserve_ports(
+        &self,
+        local: &Local,
+    ) -> Result<Vec<(v1::PortConfig, netdp::Port)>, StepError> {
+        let plane = self.node.plane()?;
+        let mut ports = Vec::new();
+        for (i, wanted) in local.def.host_ports.iter().enumerate() {
+            // A number that was found before stays: a try again must not change it.
+            let known = local
+                .host_ports
+                .get(i)
+                .map_or(wanted.published, |port| port.published);
+            let published = plane.reserve_port(&self.id, wanted.protocol, known).await?;
+            let name = local
+                .def
+                .proto
+                .host_ports
+                .get(i)
+                .map(|p| p.name.clone())
+                .unwrap_or_default();
+            let config = v1::PortConfig {
+                name,
+                protocol: protocol_number(wanted.protocol) as i32,
+                target_port: u32::from(wanted.target),
+                published_port: u32::from(published),
+                publish_mode: v1::PublishMode::Host as i32,
+            };
+            ports.push((
+                config,
+                netdp::Port {
+                    published,
+                    ..*wanted
+                },
+            ));
+        }
+        Ok(ports)
+    }
+
+    async fn snapshot(&self) -> Result<(image::Image, Rootfs), StepError> {
+        let images = Arc::clone(&self.node.images);
+        let Some(local) = self.node.local(&self.id) else {
+            return Err(StepError::fatal("the task is gone"));
+        };
+        let id = self.id.clone();
+        blocking(move || {
+            let name = &local.def.container().image;
+            let reference = name
+                .parse()
+                .map_err(|e: image::ReferenceError| StepError::of(&e))?;
+            let image = images.resolve(&reference).map_err(|e| StepError::of(&e))?;
+            let overlay = images
+                .snapshot(&image, &id)
+                .map_err(|e| StepError::of(&e))?
+                .overlay_options();
+            let rootfs = Rootfs::Overlay {
+                lower: overlay.lower,
+                upper: overlay.upper,
+                work: overlay.work,
+            };
+            Ok((image, rootfs))
+        })
+        .await
+    }
+
+    async fn write_bundle(
+        &self,
+        local: &Arc<Local>,
+        (image, rootfs): (image::Image, Rootfs),
+    ) -> Result<(), StepError> {
+        let node = Arc::clone(&self.node);
+        let netns = node.plane()?.sandbox_path(&self.id);
+        let task = Arc::clone(local);
+        let signal = blocking(move || {
+            let options = &node.options;
+            let id = &task.def.proto.id;
+            let (run, state) = (options.task_run_dir(id), options.task_state_dir(id));
+            for dir in [&run, &state] {
+                private_dir(dir)?;
+            }
+            let c = task.def.container();
+            check_mounts(c)?;
+            let node_conf = fs::read_to_string(&options.resolv_conf).unwrap_or_default();
+            let resolv = ResolvConf::parse(&node_conf).for_task(c.dns_config.as_ref());
+            let hostname = bundle::hostname(&task.def);
+            let addresses: Vec<IpAddr> = task
+                .def
+                .legs
+                .iter()
+                .flat_map(|leg| leg.addresses.iter().map(|a| a.addr()))
+                .collect();
+            write(&run.join("resolv.conf"), resolv.render().as_bytes())?;
+            write(
+                &run.join("hosts"),
+                files::hosts(&c.hosts, &hostname, &addresses).as_bytes(),
+            )?;
+            write(&run.join("hostname"), format!("{hostname}\n").as_bytes())?;
+
+            let inputs = Inputs {
+                def: &task.def,
+                image: &image,
+                netns: &netns,
+                files: &run,
+            };
+            let spec = bundle::spec(&inputs).map_err(|e| StepError::of(&e))?;
+            let user = bundle::user(c, &image).map_err(|e| StepError::of(&e))?;
+            let log = task.def.proto.log_driver.as_ref();
+            let option = |name: &str| log.and_then(|driver| driver.options.get(name));
+            let shim = ShimOptions {
+                id: id.clone(),
+                cgroup_parent: options.cgroup_parent.clone(),
+                cgroup_name: id.clone(),
+                rootfs,
+                user: match user {
+                    User::Lookup(user) => user,
+                    User::Numbers(_) => None,
+                },
+                log: LogOptions {
+                    path: options.log_path(id),
+                    max_bytes: option("max-size")
+                        .and_then(|text| parse_size(text))
+                        .unwrap_or(0),
+                    max_files: option("max-file")
+                        .and_then(|text| text.parse().ok())
+                        .unwrap_or(1),
+                },
+                state_path: run.join("shim-state.json"),
+                exit_path: state.join("exit.json"),
+                hold_fds: Vec::new(),
+            };
+            write(&run.join("config.json"), &json(&spec)?)?;
+            write(&run.join("shim.json"), &json(&shim)?)?;
+            bundle::stop_signal(&task.def, &image).map_err(|e| StepError::of(&e))
+        })
+        .await?;
+        self.node
+            .note(&self.id, |local| local.record.stop_signal = signal);
+        Ok(())
+    }
+}
+
+/// What the task needs of the last run must have succeeded; other failures are others' affair.
+fn check_sandbox(local: &Local, applied: &Applied) -> Result<(), StepError> {
+    let id = &local.def.proto.id;
+    if !applied.plan.desired.sandboxes.contains_key(id) {
+        return Err(StepError::transient(
+            "the data plane has not seen the task yet",
+        ));
+    }
+    for failure in &applied.report.failures {
+        let ours = match &failure.object {
+            Object::Sandbox(task) => task == id,
+            Object::Network(network) => local.def.legs.iter().any(|leg| leg.network == *network),
+            Object::Node | Object::Service(_) => false,
+        };
+        if ours {
+            let message = format!(
+                "{}: {}",
+                failure.object,
+                crate::events::chain(&failure.error)
+            );
+            return Err(StepError {
+                transient: failure.error.is_transient(),
+                ..StepError::fatal(message)
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Sources of bind mounts must be there, or may be made.
+fn check_mounts(c: &v1::ContainerSpec) -> Result<(), StepError> {
+    for mount in c
+        .mounts
+        .iter()
+        .filter(|m| m.r#type() == v1::MountType::Bind)
+    {
+        let source = Path::new(&mount.source);
+        if source.exists() {
+            continue;
+        }
+        if !mount
+            .bind_options
+            .is_some_and(|options| options.create_mountpoint)
+        {
+            let text = format!(
+                "the source of the bind mount at {} does not exist: {}",
+                mount.target, mount.source
+            );
+            return Err(StepError::fatal(text));
+        }
+        fs::create_dir_all(source).map_err(file("create", source))?;
+    }
+    Ok(())
+}
+
+/// Nobody but root looks into it: a task's files may be secret.
+fn private_dir(dir: &Path) -> Result<(), StepError> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(file("create", dir))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(file("set mode of", dir))
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<(), StepError> {
+    fs::write(path, content).map_err(file("write", path))
+}
+
+pub(super) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, StepError> {
+    serde_json::to_vec_pretty(value).map_err(|e| StepError::fatal(format!("internal error: {e}")))
+}
+
+pub(super) fn file<'a>(
+    action: &'a str,
+    path: &'a Path,
+) -> impl FnOnce(std::io::Error) -> StepError + 'a {
+    move |error| {
+        let of = StepError::of(&error);
+        StepError {
+            message: format!("cannot {action} {}: {error}", path.display()),
+            ..of
+        }
+    }
+}

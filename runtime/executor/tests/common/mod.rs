@@ -1,0 +1,324 @@
+//! A daemon in a network namespace of its own, with directories and a cgroup of its own, and a
+//! client of it. Dropped in whatever way, nothing is left.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fairlead_api::v1::executor_client::ExecutorClient;
+use fairlead_api::v1::{self, TaskState};
+use tonic::transport::{Channel, Endpoint};
+
+pub struct Daemon {
+    pub name: String,
+    dir: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+/// What a test waits for at most; far beyond what a busy machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Daemon {
+    pub fn start(test: &str) -> Self {
+        let name = format!("flt-{test}-{}", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&name).tempdir().unwrap();
+        // The image's files are reached by unprivileged users of tasks.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        run("ip", &["netns", "add", &name]);
+        run("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        let mut daemon = Self {
+            name,
+            dir,
+            child: None,
+        };
+        daemon.image();
+        daemon.launch();
+        daemon
+    }
+
+    /// A root file system with a static busybox.
+    fn image(&self) {
+        let bin = self.rootfs().join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir_all(self.rootfs().join("etc")).unwrap();
+        fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+        for applet in [
+            "sh", "sleep", "cat", "echo", "id", "hostname", "true", "nslookup",
+        ] {
+            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+        }
+        fs::write(
+            self.rootfs().join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nweb:x:77:78::/:/bin/sh\n",
+        )
+        .unwrap();
+        fs::write(self.rootfs().join("etc/group"), "root:x:0:\nweb:x:78:\n").unwrap();
+    }
+
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.path().join("rootfs")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir().join("executor.sock")
+    }
+
+    pub fn command(&self) -> Command {
+        self.command_in(&self.state_dir(), &self.run_dir())
+    }
+
+    pub fn command_in(&self, state: &Path, run: &Path) -> Command {
+        let daemon = PathBuf::from(env!("CARGO_BIN_EXE_fairleadd"));
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(&daemon);
+        command.arg("--state-dir").arg(state);
+        command.arg("--run-dir").arg(run);
+        command.arg("--shim").arg(shim(&daemon));
+        command.args(["--cgroup-parent", &format!("/{}", self.name)]);
+        command.args(["--log", "debug", "--reconcile-interval", "1s"]);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub fn launch(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        self.child = Some(self.command().stderr(log).spawn().unwrap());
+        wait_for("the socket", || {
+            std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.path().join("fairleadd.log")
+    }
+
+    /// `ip netns exec` executes the daemon in its own place.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
+    }
+
+    pub fn end(&mut self, signal: nix::sys::signal::Signal) -> std::process::ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+        child.wait().unwrap()
+    }
+
+    pub async fn client(&self) -> ExecutorClient<Channel> {
+        let uri = format!("unix://{}", self.socket().display());
+        ExecutorClient::new(Endpoint::from_shared(uri).unwrap().connect().await.unwrap())
+    }
+
+    /// Cgroup directories of this daemon, in every hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let roots = fs::read_dir("/sys/fs/cgroup")
+            .unwrap()
+            .flatten()
+            .map(|e| e.path());
+        for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            let path = root.join(&self.name);
+            if path.is_dir() {
+                found.push(path);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- the daemon's log ---");
+            tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // Tasks and shims of this test only: their cgroups carry its name.
+        for cgroup in self.cgroups() {
+            for dir in tree(&cgroup) {
+                let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+                for pid in procs.lines().filter_map(|line| line.parse().ok()) {
+                    let _ = nix::sys::signal::kill(
+                        nix::unistd::Pid::from_raw(pid),
+                        nix::sys::signal::Signal::SIGKILL,
+                    );
+                }
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for cgroup in self.cgroups() {
+            for dir in tree(&cgroup) {
+                while fs::remove_dir(&dir).is_err() && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        for file in fs::read_dir(self.run_dir().join("netns"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = Command::new("umount").arg("-l").arg(file.path()).status();
+        }
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+    }
+}
+
+/// Deepest first.
+fn tree(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            all.extend(tree(&entry.path()));
+        }
+    }
+    all.push(dir.to_owned());
+    all
+}
+
+/// The shim of the same build; made when it is not there yet.
+fn shim(daemon: &Path) -> PathBuf {
+    let shim = daemon.with_file_name("fairlead-shim");
+    if !shim.exists() {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "-p", "fairlead-shim"]);
+        if daemon.parent().is_some_and(|dir| dir.ends_with("release")) {
+            cargo.arg("--release");
+        }
+        assert!(
+            cargo.status().unwrap().success(),
+            "cannot build fairlead-shim"
+        );
+    }
+    shim
+}
+
+pub fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
+#[track_caller]
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A task of this image that runs a shell script, without networks.
+pub fn script(daemon: &Daemon, id: &str, script: &str) -> v1::Task {
+    v1::Task {
+        id: id.into(),
+        name: id.into(),
+        container: Some(v1::ContainerSpec {
+            image: format!("dir:{}", daemon.rootfs().display()),
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            stop_grace_period: Some(2_000_000_000),
+            ..Default::default()
+        }),
+        desired_state: TaskState::Running as i32,
+        ..Default::default()
+    }
+}
+
+pub fn complete(name: &str, tasks: &[v1::Task]) -> v1::AssignRequest {
+    let change = |task: &v1::Task| v1::Change {
+        action: v1::Action::Update as i32,
+        object: Some(v1::change::Object::Task(task.clone())),
+    };
+    v1::AssignRequest {
+        r#type: v1::AssignmentType::Complete as i32,
+        applies_to: String::new(),
+        results_in: name.into(),
+        changes: tasks.iter().map(change).collect(),
+    }
+}
+
+pub async fn configure(client: &mut ExecutorClient<Channel>) {
+    let config = v1::NodeConfig {
+        node_id: "node-1".into(),
+        gwbridge_subnets: vec!["172.30.0.0/24".into()],
+        ..Default::default()
+    };
+    client
+        .configure(v1::ConfigureRequest {
+            config: Some(config),
+        })
+        .await
+        .unwrap();
+}
+
+/// Waits until the task's status fits.
+pub async fn status(
+    client: &mut ExecutorClient<Channel>,
+    task: &str,
+    fits: impl Fn(&v1::TaskStatus) -> bool,
+) -> v1::TaskStatus {
+    let watch = async {
+        let request = v1::WatchStatusRequest { after: 0 };
+        let mut stream = client.watch_status(request).await.unwrap().into_inner();
+        let mut last = None;
+        while let Some(status) = stream.message().await.unwrap() {
+            if status.task_id == task {
+                if fits(&status) {
+                    return status;
+                }
+                assert!(
+                    status.state() < TaskState::Complete || last != Some(status.clone()),
+                    "ended otherwise: {status:?}"
+                );
+                eprintln!(
+                    "{task}: {:?} {} {}",
+                    status.state(),
+                    status.message,
+                    status.error
+                );
+                last = Some(status);
+            }
+        }
+        panic!("the stream ended");
+    };
+    tokio::time::timeout(PATIENCE, watch)
+        .await
+        .expect("waited in vain for a status")
+}
+
+pub async fn output(client: &mut ExecutorClient<Channel>, request: v1::LogsRequest) -> String {
+    let mut stream = client.logs(request).await.unwrap().into_inner();
+    let mut text = Vec::new();
+    while let Some(entry) = stream.message().await.unwrap() {
+        text.extend(entry.line);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+pub async fn inspect(client: &mut ExecutorClient<Channel>) -> v1::InspectResponse {
+    client
+        .inspect(v1::InspectRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+}
