@@ -39,8 +39,18 @@ fn own(leg: &Leg, ip: Ip) -> Option<IpNet> {
 }
 
 /// Routes, rules and settings of the ingress leg.
-pub(super) fn routing(spec: &mut Spec, leg: &Leg) {
+pub(super) fn routing(spec: &mut Spec, leg: &Leg, service: Option<&Service>) {
     spec.local_last = true;
+    let shared = service.is_some_and(|service| {
+        let mut ports = wire_ports(service).into_iter();
+        ports.any(|(port, wire)| port.protocol == Protocol::Tcp && wire != port.target)
+    });
+    if shared {
+        // Two connections of one client port to ports that lead to one target: connection tracking
+        // gives the second another client port, but only after the kernel has looked for a socket
+        // early and found that of the first. Kernels before 6.7 do not look again.
+        spec.sysctl("net/ipv4/tcp_early_demux", "0");
+    }
     for ip in Ip::BOTH {
         if own(leg, ip).is_none() {
             continue;

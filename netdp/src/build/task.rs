@@ -35,7 +35,7 @@ pub(crate) fn task(view: &View<'_>, id: &str, sandbox: &Sandbox) -> Spec {
         .find(|leg| view.is_ingress(&leg.network));
     let service = view.service_of(id).map(|(_, service)| service);
     if let Some(leg) = ingress {
-        steering::routing(&mut spec, leg);
+        steering::routing(&mut spec, leg, service);
         spec.tables.push(steering::device_table(leg, service));
     }
     for ip in Ip::BOTH {

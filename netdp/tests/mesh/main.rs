@@ -626,7 +626,7 @@ fn witnesses_agree() {
         "dstport 4789",
         "nolearning",
         "proxy",
-        "link-netnsid",
+        "link-netns",
     ] {
         assert!(link.contains(option), "{option}: {link}");
     }
