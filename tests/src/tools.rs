@@ -1,0 +1,85 @@
+//! Other people's programs, threads in other namespaces, and waiting.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+
+/// How long a condition may take. Far more than it needs anywhere: it only bounds a failing test.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Runs a shell script; its output.
+///
+/// # Panics
+/// When it fails, with all it said.
+pub fn sh(script: &str) -> String {
+    match try_sh(script) {
+        Ok(output) => output,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Runs a shell script; its output, or all it said when it failed.
+///
+/// # Errors
+/// When it ends with another status than 0.
+pub fn try_sh(script: &str) -> Result<String, String> {
+    let output = Command::new("sh").arg("-ec").arg(script).output();
+    result(script, &output.expect("sh runs"))
+}
+
+/// The output of a command that has ended, or all it said when it failed.
+pub(crate) fn result(what: &str, output: &Output) -> Result<String, String> {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{what}: {}\n{text}{errors}", output.status))
+}
+
+/// Runs `work` on a thread inside a network namespace.
+///
+/// # Panics
+/// When the namespace cannot be entered, or `work` panics.
+pub fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(netns);
+            work()
+        });
+        match thread.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Puts the calling thread into a network namespace.
+///
+/// # Panics
+/// When that cannot be done.
+pub fn enter(netns: &Path) {
+    let file = File::open(netns).unwrap_or_else(|e| panic!("cannot open {}: {e}", netns.display()));
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .unwrap_or_else(|e| panic!("cannot enter {}: {e}", netns.display()));
+}
+
+/// Waits until `probe` has a value.
+///
+/// # Panics
+/// After [`PATIENCE`], with what was missing at last.
+pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(missing) if Instant::now() > limit => {
+                panic!("waited {PATIENCE:?} for {what}; at last: {missing}")
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}

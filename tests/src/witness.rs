@@ -1,0 +1,107 @@
+//! What other people's tools see.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::node::{Background, in_netns};
+use crate::tools::{sh, wait_for};
+
+/// The packets that pass an interface.
+#[derive(Debug)]
+pub struct Capture {
+    file: PathBuf,
+    tcpdump: Option<Background>,
+}
+
+impl Capture {
+    /// Begins to listen on an interface, for what a filter of `tcpdump` takes.
+    ///
+    /// # Panics
+    /// When `tcpdump` does not start.
+    #[must_use]
+    pub fn start(netns: &Path, interface: &str, filter: &str, dir: &Path) -> Self {
+        let file = dir.join(format!("{interface}.pcap"));
+        let log = dir.join(format!("{interface}.tcpdump"));
+        let path = file.display().to_string();
+        let program = [
+            "tcpdump",
+            "--immediate-mode",
+            "-Unpi",
+            interface,
+            "-w",
+            &path,
+            filter,
+        ];
+        let tcpdump = Background::start(netns, &log, &program);
+        wait_for("tcpdump to listen", || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            if text.contains("listening on") {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        });
+        Self {
+            file,
+            tcpdump: Some(tcpdump),
+        }
+    }
+
+    /// Ends; what `tcpdump` says of each packet.
+    ///
+    /// # Panics
+    /// When `tcpdump` fails.
+    #[must_use]
+    pub fn end(mut self) -> Vec<String> {
+        if let Some(tcpdump) = self.tcpdump.take() {
+            tcpdump.end();
+        }
+        let text = sh(&format!("tcpdump -enr {} 2>/dev/null", self.file.display()));
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Runs a shell script in a network namespace; its output.
+///
+/// # Panics
+/// When it fails.
+#[must_use]
+pub fn see(netns: &Path, script: &str) -> String {
+    in_netns(netns, script).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The state of a node's network namespace that a removal has to restore: links, rules, nftables.
+#[must_use]
+pub fn state(netns: &Path) -> String {
+    // Handles and counters of nftables only grow; indices and queue lengths say nothing.
+    see(
+        netns,
+        "ip -br link | awk '{print $1, $3}' | sort; ip rule; ip -6 rule; nft -s list ruleset",
+    )
+}
+
+/// The value of a cgroup's limit in whatever version is there: the file of v2, or that of v1.
+///
+/// # Panics
+/// When neither is there.
+#[must_use]
+pub fn cgroup_file(pid: u64, v2: &str, controller: &str, v1: &str) -> String {
+    let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("cgroups of the task");
+    for line in table.lines() {
+        let parts: Vec<&str> = line.splitn(3, ':').collect();
+        let [_, controllers, path] = parts[..] else {
+            continue;
+        };
+        let file = if controllers.split(',').any(|name| name == controller) {
+            format!("/sys/fs/cgroup/{controller}{path}/{v1}")
+        } else if controllers.is_empty() {
+            format!("/sys/fs/cgroup{path}/{v2}")
+        } else {
+            continue;
+        };
+        if let Ok(value) = fs::read_to_string(file) {
+            return value.trim().to_owned();
+        }
+    }
+    panic!("no limit of {controller} for {pid}: {table}")
+}

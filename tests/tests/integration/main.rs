@@ -1,0 +1,5 @@
+//! The whole road, end to end: from a file that is applied to a packet that arrives.
+//!
+//! Needs root. With engine `nft` natively, with `ipvs` in the virtual machine.
+
+mod mesh;
