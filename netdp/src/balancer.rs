@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use crate::build::{VirtualService, ipvs_protocol};
 use crate::desired::Scheduler;
-use crate::error::Error;
+use crate::error::NetdpError;
 use crate::netns::Netns;
 
 /// Time-out of established connections, seconds: that of netfilter's connection tracking, 5 days.
@@ -22,8 +22,8 @@ pub(crate) struct Balancer {
 
 impl Balancer {
     /// Opens IPVS of a namespace that is ours alone.
-    pub(crate) fn open(netns: &Netns) -> Result<Self, Error> {
-        let failed = |source| Error::Ipvs {
+    pub(crate) fn open(netns: &Netns) -> Result<Self, NetdpError> {
+        let failed = |source| NetdpError::Ipvs {
             object: netns.path().display().to_string(),
             source,
         };
@@ -50,8 +50,8 @@ impl Balancer {
         &mut self,
         services: &[VirtualService],
         verify: bool,
-    ) -> Result<Vec<String>, Error> {
-        let failed = |source| Error::Ipvs {
+    ) -> Result<Vec<String>, NetdpError> {
+        let failed = |source| NetdpError::Ipvs {
             object: "the ingress network".to_owned(),
             source,
         };
@@ -65,7 +65,7 @@ impl Balancer {
         self.committed.clear();
         self.client.apply(&operations).map_err(|batch| {
             let object = "the ingress network".to_owned();
-            Error::IpvsBatch {
+            NetdpError::IpvsBatch {
                 object,
                 source: batch,
             }

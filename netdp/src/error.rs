@@ -9,7 +9,7 @@ use crate::netlink::NetlinkError;
 
 /// Why the kernel could not be brought to the desired state.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum NetdpError {
     /// The kernel refused one request.
     #[error("cannot {action} {object}: {source}")]
     Refused {
@@ -104,7 +104,7 @@ pub enum Error {
     Unsatisfiable(String),
 }
 
-impl Error {
+impl NetdpError {
     /// Whether the same request may succeed a little later: the kernel was busy or short of memory.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::error::Error;
+use crate::error::NetdpError;
 
 /// A handle to a network namespace.
 #[derive(Debug)]
@@ -23,13 +23,13 @@ pub(crate) struct Netns {
 
 impl Netns {
     /// The namespace of the calling thread.
-    pub(crate) fn current() -> Result<Self, Error> {
+    pub(crate) fn current() -> Result<Self, NetdpError> {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
     /// The namespace that is mounted at `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::file("open network namespace", path))?;
+    pub(crate) fn open(path: &Path) -> Result<Self, NetdpError> {
+        let file = File::open(path).map_err(NetdpError::file("open network namespace", path))?;
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -38,7 +38,7 @@ impl Netns {
 
     /// The namespace at `path`; made if there is none. A file without a namespace on it, left by
     /// a crash between the two steps or by a reboot, is used again.
-    pub(crate) fn ensure(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn ensure(path: &Path) -> Result<Self, NetdpError> {
         if is_namespace(path) {
             return Self::open(path);
         }
@@ -47,7 +47,7 @@ impl Netns {
             .truncate(false)
             .write(true)
             .open(path)
-            .map_err(Error::file("create", path))?;
+            .map_err(NetdpError::file("create", path))?;
         let made = on_thread(|| -> io::Result<()> {
             unshare(CloneFlags::CLONE_NEWNET)?;
             mount(
@@ -59,20 +59,20 @@ impl Netns {
             )?;
             Ok(())
         })?;
-        made.map_err(Error::file("create network namespace", path))?;
+        made.map_err(NetdpError::file("create network namespace", path))?;
         Self::open(path)
     }
 
     /// Takes the name away. The namespace itself goes with its last user; its devices go with it.
-    pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    pub(crate) fn remove(path: &Path) -> Result<(), NetdpError> {
         // More than once where an interrupted start mounted twice.
         while is_namespace(path) {
             umount2(path, MntFlags::MNT_DETACH)
-                .map_err(|e| Error::file("unmount network namespace", path)(e.into()))?;
+                .map_err(|e| NetdpError::file("unmount network namespace", path)(e.into()))?;
         }
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::file("remove", path)(error))
+                Err(NetdpError::file("remove", path)(error))
             }
             _ => Ok(()),
         }
@@ -82,12 +82,12 @@ impl Netns {
     ///
     /// # Errors
     /// When no thread can be started or the namespace cannot be entered.
-    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetdpError> {
         on_thread(|| -> io::Result<T> {
             setns(&self.file, CloneFlags::CLONE_NEWNET)?;
             Ok(work())
         })?
-        .map_err(Error::file("enter network namespace", &self.path))
+        .map_err(NetdpError::file("enter network namespace", &self.path))
     }
 
     /// Whether a namespace is mounted there, and not just an empty file.
@@ -100,12 +100,12 @@ impl Netns {
     }
 
     /// Inode number of the namespace: its identity.
-    pub(crate) fn inode(&self) -> Result<u64, Error> {
+    pub(crate) fn inode(&self) -> Result<u64, NetdpError> {
         use std::os::unix::fs::MetadataExt;
         Ok(self
             .file
             .metadata()
-            .map_err(Error::file("stat", &self.path))?
+            .map_err(NetdpError::file("stat", &self.path))?
             .ino())
     }
 }
@@ -122,14 +122,18 @@ fn is_namespace(path: &Path) -> bool {
         .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
 }
 
-fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NetdpError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("netns".to_owned())
             .spawn_scoped(scope, work)
-            .map_err(Error::system("start a thread to enter a network namespace"))?;
+            .map_err(NetdpError::system(
+                "start a thread to enter a network namespace",
+            ))?;
         thread.join().map_err(|_| {
-            Error::system("work in a network namespace")(io::Error::other("the thread panicked"))
+            NetdpError::system("work in a network namespace")(io::Error::other(
+                "the thread panicked",
+            ))
         })
     })
 }

@@ -9,7 +9,7 @@ use crate::balancer::Balancer;
 use crate::build::{self, Underlay, View};
 use crate::conntrack;
 use crate::desired::{Desired, Engine, Node, Protocol};
-use crate::error::Error;
+use crate::error::NetdpError;
 use crate::features::{Feature, probe};
 use crate::namespace::{Cleanup, Namespace, Spec};
 use crate::netns::Netns;
@@ -70,14 +70,14 @@ impl DataPlane {
     ///
     /// # Errors
     /// When the kernel cannot do what every node needs, or the runtime directory cannot be made.
-    pub fn open(settings: Settings) -> Result<Self, Error> {
+    pub fn open(settings: Settings) -> Result<Self, NetdpError> {
         let directory = settings.run_dir.join("netns");
-        fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+        fs::create_dir_all(&directory).map_err(NetdpError::file("create", &directory))?;
         let features = probe();
         let has = |name| features.iter().any(|f| f.name == name && f.available);
         let engine = match settings.engine {
             Some(Engine::Ipvs) if !has("ipvs") => {
-                return Err(Error::Unsatisfiable(
+                return Err(NetdpError::Unsatisfiable(
                     "engine ipvs was asked for, but this kernel has no IPVS: load the module ip_vs, or use engine nft"
                         .to_owned(),
                 ));
@@ -135,7 +135,7 @@ impl DataPlane {
         holder: &str,
         protocol: Protocol,
         port: u16,
-    ) -> Result<u16, Error> {
+    ) -> Result<u16, NetdpError> {
         let holder = format!("task {holder}");
         self.ports
             .reserve(self.node.namespace.netns(), &holder, protocol, port)
@@ -464,7 +464,7 @@ fn sync(
         && let Err(source) = held.namespace.nft.flush(&stale)
     {
         let action = format!("flush tracked connections of {}", held.namespace.name());
-        errors.push(Error::Netlink { action, source });
+        errors.push(NetdpError::Netlink { action, source });
     }
     held.pins.clone_from(&spec.pins);
     held.spec = errors.is_empty().then_some(spec);
@@ -473,7 +473,7 @@ fn sync(
 }
 
 /// A network's tunnels, whether the namespace is open or left by an earlier process.
-fn delete_tunnels(held: Option<&mut Held>, path: &Path) -> Vec<Error> {
+fn delete_tunnels(held: Option<&mut Held>, path: &Path) -> Vec<NetdpError> {
     let delete = |namespace: &mut Namespace| match namespace.delete_tunnels() {
         Ok(errors) => errors,
         Err(error) => vec![error],

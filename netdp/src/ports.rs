@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 
 use crate::desired::Protocol;
-use crate::error::Error;
+use crate::error::NetdpError;
 use crate::netns::Netns;
 
 /// Where ports that nobody chose are taken from: Docker's range.
@@ -40,7 +40,7 @@ impl PortTable {
         holder: &str,
         protocol: Protocol,
         port: u16,
-    ) -> Result<u16, Error> {
+    ) -> Result<u16, NetdpError> {
         if port != 0 {
             return self
                 .reserve_one(node, holder, protocol, port)
@@ -52,11 +52,11 @@ impl PortTable {
             }
             match self.reserve_one(node, holder, protocol, port) {
                 Ok(()) => return Ok(port),
-                Err(Error::PortTaken { .. }) => {}
+                Err(NetdpError::PortTaken { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::NoPortFree {
+        Err(NetdpError::NoPortFree {
             protocol,
             first: FIRST,
             last: LAST,
@@ -69,12 +69,12 @@ impl PortTable {
         holder: &str,
         protocol: Protocol,
         port: u16,
-    ) -> Result<(), Error> {
+    ) -> Result<(), NetdpError> {
         if let Some(held) = self.0.get(&(protocol, port)) {
             if held.holder == holder {
                 return Ok(());
             }
-            return Err(Error::PortHeld {
+            return Err(NetdpError::PortHeld {
                 protocol,
                 port,
                 holder: held.holder.clone(),
@@ -82,7 +82,7 @@ impl PortTable {
         }
         let socket = node
             .run(|| bind_everywhere(protocol, port))?
-            .map_err(|source| Error::PortTaken {
+            .map_err(|source| NetdpError::PortTaken {
                 protocol,
                 port,
                 source,

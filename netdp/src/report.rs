@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::error::Error;
+use crate::error::NetdpError;
 
 /// A thing that the desired state names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ pub struct Failure {
     /// What it is about.
     pub object: Object,
     /// Why not.
-    pub error: Error,
+    pub error: NetdpError,
 }
 
 /// Something that was not as programmed, and is again.
@@ -68,7 +68,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn fail(&mut self, object: &Object, errors: impl IntoIterator<Item = Error>) {
+    pub(crate) fn fail(&mut self, object: &Object, errors: impl IntoIterator<Item = NetdpError>) {
         let failures = errors.into_iter().map(|error| Failure {
             object: object.clone(),
             error,

@@ -8,7 +8,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::build::Underlay;
 use crate::desired::{Node, Peer};
-use crate::error::Error;
+use crate::error::NetdpError;
 use crate::netlink::{NetlinkError, RouteSocket};
 
 /// Asks the node's routing for the way to each peer. Without peers, the link that has our VTEP
@@ -17,22 +17,22 @@ pub(crate) fn probe<'a>(
     socket: &mut RouteSocket,
     node: &Node,
     peers: impl Iterator<Item = &'a Peer>,
-) -> Result<Underlay, Error> {
+) -> Result<Underlay, NetdpError> {
     let vtep = *node.vteps.first().ok_or_else(|| {
-        Error::Unsatisfiable(format!(
+        NetdpError::Unsatisfiable(format!(
             "node {} has no VTEP: its node record lists none",
             node.id
         ))
     })?;
     let failed = |what: String| {
-        move |source| Error::Netlink {
+        move |source| NetdpError::Netlink {
             action: what,
             source,
         }
     };
     let index = link_of(socket, vtep)
         .map_err(failed(format!("look for the link of VTEP {vtep}")))?
-        .ok_or(Error::NoSuchVtep(vtep))?;
+        .ok_or(NetdpError::NoSuchVtep(vtep))?;
     let mut mtu = mtu_of(socket, index).map_err(failed(format!("ask for link {index}")))?;
     for peer in peers {
         let remote = peer

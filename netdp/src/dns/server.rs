@@ -19,7 +19,7 @@ use super::request::UDP_QUERY;
 use super::sockets::Sockets;
 use super::upstream::Origin;
 use super::{Transport, stream};
-use crate::error::Error;
+use crate::error::NetdpError;
 use crate::netns::Netns;
 
 /// Connections of one task at a time; more wait in the kernel's queue.
@@ -78,8 +78,8 @@ impl Server {
         sockets: Sockets,
         view: View,
         directory: watch::Receiver<Arc<Directory>>,
-    ) -> Result<Self, Error> {
-        let failed = || Error::system("start the DNS server of a task");
+    ) -> Result<Self, NetdpError> {
+        let failed = || NetdpError::system("start the DNS server of a task");
         let runtime = Handle::try_current().map_err(|e| failed()(io::Error::other(e)))?;
         let udp = std::net::UdpSocket::from(sockets.udp);
         udp.set_nonblocking(true).map_err(failed())?;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::error::Error;
+use crate::error::NetdpError;
 use crate::netns::Netns;
 
 /// The resolver's address in every task, as in Docker.
@@ -28,7 +28,7 @@ pub struct Sockets {
 ///
 /// # Errors
 /// When the namespace cannot be entered, or the port is taken there.
-pub fn bind(netns: &Path, port: u16) -> Result<Sockets, Error> {
+pub fn bind(netns: &Path, port: u16) -> Result<Sockets, NetdpError> {
     let address = SocketAddrV4::new(ADDRESS, port);
     let bound = Netns::open(netns)?.run(|| -> io::Result<Sockets> {
         let udp = UdpSocket::bind(address)?;
@@ -46,7 +46,7 @@ pub fn bind(netns: &Path, port: u16) -> Result<Sockets, Error> {
             _ => "",
         };
         let netns = netns.display();
-        Error::system(format!(
+        NetdpError::system(format!(
             "bind the DNS sockets on {address} in {netns}{hint}"
         ))(source)
     })

@@ -4,11 +4,15 @@
 //! [`Namespace`] holds the sockets of one namespace and compares a spec with what the kernel has:
 //! what lacks is made, what differs is set, what is ours and not in the spec is removed.
 
+mod devices;
 mod dump;
+mod entries;
 mod handle;
 mod links;
 mod parts;
+mod routing;
 mod spec;
+mod sysctls;
 mod tables;
 
 pub(crate) use dump::addresses;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Error;
+use crate::error::NetdpError;
 use crate::nft::{Family, NftSocket, Table};
 
 /// What the kernel was last brought to, by family and name.
@@ -19,7 +19,7 @@ pub(super) struct Committed {
 pub(super) struct Outcome {
     /// Tables that somebody else had changed, and that are as programmed again.
     pub(super) healed: Vec<String>,
-    pub(super) errors: Vec<Error>,
+    pub(super) errors: Vec<NetdpError>,
 }
 
 impl Committed {
@@ -84,7 +84,7 @@ impl Committed {
             Ok(generation) => generation,
             Err(source) => {
                 let action = format!("ask for the ruleset's generation in {namespace}");
-                outcome.errors.push(Error::Netlink { action, source });
+                outcome.errors.push(NetdpError::Netlink { action, source });
                 return;
             }
         };
@@ -133,13 +133,13 @@ fn key_of(table: &Table) -> (Family, String) {
     (table.family, table.name.clone())
 }
 
-fn failed(namespace: &str, table: &Table, source: crate::netlink::NetlinkError) -> Error {
+fn failed(namespace: &str, table: &Table, source: crate::netlink::NetlinkError) -> NetdpError {
     let object = format!(
         "nftables table {} {} in {namespace}",
         table.family.name(),
         table.name
     );
-    Error::Refused {
+    NetdpError::Refused {
         action: "program",
         object,
         source,

@@ -7,7 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{Message, NLM_F_DUMP, NetlinkError, Socket};
-use crate::error::Error;
+use crate::error::NetdpError;
 
 /// A change of kernel state, with words for the error message.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl RouteSocket {
     }
 
     /// Carries out every request; the errors of those that failed.
-    pub(crate) fn execute(&mut self, requests: Vec<Request>) -> Vec<Error> {
+    pub(crate) fn execute(&mut self, requests: Vec<Request>) -> Vec<NetdpError> {
         if requests.is_empty() {
             return Vec::new();
         }
@@ -45,7 +45,7 @@ impl RouteSocket {
         let answers = match self.0.batch(&messages) {
             Ok(answers) => answers,
             Err(source) => {
-                return vec![Error::Netlink {
+                return vec![NetdpError::Netlink {
                     action: "talk to rtnetlink".to_owned(),
                     source,
                 }];
@@ -56,7 +56,7 @@ impl RouteSocket {
             .zip(answers)
             .filter_map(|(request, answer)| {
                 let source = answer.err()?;
-                (!request.accept.contains(&source.errno())).then_some(Error::Refused {
+                (!request.accept.contains(&source.errno())).then_some(NetdpError::Refused {
                     action: request.action,
                     object: request.object,
                     source,

@@ -1,0 +1,49 @@
+//! The settings of a namespace.
+
+use std::path::Path;
+
+use super::handle::{Namespace, Synced};
+use super::spec::{Spec, Sysctl};
+use crate::error::NetdpError;
+
+impl Namespace {
+    pub(super) fn sync_sysctls(
+        &self,
+        spec: &Spec,
+        which: fn(&Sysctl) -> bool,
+        synced: &mut Synced,
+    ) -> Result<(), NetdpError> {
+        if !spec.sysctls.iter().any(which) {
+            return Ok(());
+        }
+        let outcome = self.netns.run(|| {
+            let mut changed = Vec::new();
+            let mut errors = Vec::new();
+            for sysctl in spec.sysctls.iter().filter(|sysctl| which(sysctl)) {
+                match write_sysctl(sysctl) {
+                    Ok(true) => changed.push(format!("sysctl {}", sysctl.path)),
+                    Ok(false) => {}
+                    Err(error) => errors.push(error),
+                }
+            }
+            (changed, errors)
+        })?;
+        synced.changes.extend(outcome.0);
+        synced.errors.extend(outcome.1);
+        Ok(())
+    }
+}
+
+/// Writes a setting if it differs; whether it did.
+fn write_sysctl(sysctl: &Sysctl) -> Result<bool, NetdpError> {
+    let path = Path::new("/proc/sys").join(&sysctl.path);
+    match std::fs::read_to_string(&path) {
+        Ok(value) if value.trim() == sysctl.value => return Ok(false),
+        Err(error) if sysctl.optional && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(false);
+        }
+        _ => {}
+    }
+    std::fs::write(&path, sysctl.value).map_err(NetdpError::file("write", path))?;
+    Ok(true)
+}
