@@ -369,6 +369,7 @@ async fn a_refusal_changes_nothing() {
         ]
     );
     let mut increment = complete("3", &[]);
+    increment.changes.clear();
     increment.r#type = v1::AssignmentType::Incremental as i32;
     increment.applies_to = "0".into();
     let refused = client.assign(increment).await.unwrap_err();

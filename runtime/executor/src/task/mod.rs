@@ -222,7 +222,9 @@ impl Follower {
             error.message, self.retries
         );
         self.node.note(&self.id, |local| {
-            if let Some(status) = &mut local.record.status {
+            // How a task has ended is not replaced by what hinders its removal.
+            let ended = local.state() >= TaskState::Complete;
+            if let Some(status) = local.record.status.as_mut().filter(|_| !ended) {
                 status.error = text;
             }
         });

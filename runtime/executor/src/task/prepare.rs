@@ -28,7 +28,7 @@ impl Follower {
         };
         let plane = self.node.plane()?;
         let applied = plane.apply().await?;
-        check_sandbox(&local, &applied)?;
+        check_sandbox(&local, &applied, &plane.sandbox_path(&self.id))?;
         self.write_bundle(&local, image).await?;
         // READY is seen by others, and "nothing runs yet" is the truth in either case.
         self.node.note(&self.id, |local| {
@@ -217,19 +217,22 @@ impl Follower {
     }
 }
 
-/// What the task needs of the last run must have succeeded; other failures are others' affair.
-fn check_sandbox(local: &Local, applied: &Applied) -> Result<(), StepError> {
+/// What the task needs of the last run must have succeeded; other failures are others' affair. A
+/// failure of the node is the task's where it kept the namespace from being made.
+fn check_sandbox(local: &Local, applied: &Applied, netns: &Path) -> Result<(), StepError> {
     let id = &local.def.proto.id;
     if !applied.plan.desired.sandboxes.contains_key(id) {
         return Err(StepError::transient(
             "the data plane has not seen the task yet",
         ));
     }
+    let missing = !netns.exists();
     for failure in &applied.report.failures {
         let ours = match &failure.object {
             Object::Sandbox(task) => task == id,
             Object::Network(network) => local.def.legs.iter().any(|leg| leg.network == *network),
-            Object::Node | Object::Service(_) => false,
+            Object::Node => missing,
+            Object::Service(_) => false,
         };
         if ours {
             let message = format!(
@@ -242,6 +245,12 @@ fn check_sandbox(local: &Local, applied: &Applied) -> Result<(), StepError> {
                 ..StepError::fatal(message)
             });
         }
+    }
+    if missing {
+        return Err(StepError::transient(format!(
+            "{} is not there yet",
+            netns.display()
+        )));
     }
     Ok(())
 }

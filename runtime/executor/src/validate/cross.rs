@@ -144,6 +144,10 @@ fn services(v: &mut Violations, new: &Assignment, engine: Engine) {
 }
 
 fn tasks(v: &mut Violations, new: &Assignment, config: &v1::NodeConfig) {
+    if !new.tasks.is_empty() && !new.nodes.contains_key(&config.node_id) {
+        let at = At::Object("nodes", &config.node_id);
+        v.add(at, "the record of this node is missing: it names the VTEP");
+    }
     for (id, task) in &new.tasks {
         let at = At::Object("tasks", id);
         for (i, leg) in task.legs.iter().enumerate() {
@@ -174,15 +178,6 @@ fn tasks(v: &mut Violations, new: &Assignment, config: &v1::NodeConfig) {
                     Some(_) => {}
                 }
             }
-        }
-        if !task.legs.is_empty() && !new.nodes.contains_key(&config.node_id) {
-            v.add(
-                at.field("networks"),
-                format!(
-                    "the record of this node, {:?}, is missing: it names the VTEP",
-                    config.node_id
-                ),
-            );
         }
     }
 }

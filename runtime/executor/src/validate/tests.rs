@@ -195,6 +195,7 @@ fn the_good_one_is_good() {
 
 #[test]
 fn tasks() {
+    refused(|p| p.own = node("n3", 3), r#"nodes["n1"]"#, "is missing");
     let c = |parts: &mut Parts, f: &dyn Fn(&mut v1::ContainerSpec)| {
         f(parts.task.container.as_mut().unwrap());
     };

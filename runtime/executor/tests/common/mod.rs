@@ -28,6 +28,10 @@ impl Daemon {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         run("ip", &["netns", "add", &name]);
         run("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        run(
+            "ip",
+            &["-n", &name, "address", "add", "192.0.2.1/32", "dev", "lo"],
+        );
         let mut daemon = Self {
             name,
             dir,
@@ -79,8 +83,11 @@ impl Daemon {
 
     pub fn command_in(&self, state: &Path, run: &Path) -> Command {
         let daemon = PathBuf::from(env!("CARGO_BIN_EXE_fairleadd"));
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(&daemon);
+        // Not `ip netns exec`, which mounts a /sys of its own, without the cgroups.
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.name))
+            .arg(&daemon);
         command.arg("--state-dir").arg(state);
         command.arg("--run-dir").arg(run);
         command.arg("--shim").arg(shim(&daemon));
@@ -106,7 +113,7 @@ impl Daemon {
         self.dir.path().join("fairleadd.log")
     }
 
-    /// `ip netns exec` executes the daemon in its own place.
+    /// nsenter executes the daemon in its own place.
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
     }
@@ -245,15 +252,26 @@ pub fn script(daemon: &Daemon, id: &str, script: &str) -> v1::Task {
 }
 
 pub fn complete(name: &str, tasks: &[v1::Task]) -> v1::AssignRequest {
-    let change = |task: &v1::Task| v1::Change {
-        action: v1::Action::Update as i32,
-        object: Some(v1::change::Object::Task(task.clone())),
+    let own = v1::NodeRecord {
+        id: "node-1".into(),
+        version: 1,
+        vteps: vec!["192.0.2.1".into()],
+        ..Default::default()
     };
+    let tasks = tasks
+        .iter()
+        .map(|task| v1::change::Object::Task(task.clone()));
+    let objects = tasks.chain([v1::change::Object::Node(own)]);
     v1::AssignRequest {
         r#type: v1::AssignmentType::Complete as i32,
         applies_to: String::new(),
         results_in: name.into(),
-        changes: tasks.iter().map(change).collect(),
+        changes: objects
+            .map(|object| v1::Change {
+                action: 0,
+                object: Some(object),
+            })
+            .collect(),
     }
 }
 
@@ -280,14 +298,13 @@ pub async fn status(
     let watch = async {
         let request = v1::WatchStatusRequest { after: 0 };
         let mut stream = client.watch_status(request).await.unwrap().into_inner();
-        let mut last = None;
         while let Some(status) = stream.message().await.unwrap() {
             if status.task_id == task {
                 if fits(&status) {
                     return status;
                 }
                 assert!(
-                    status.state() < TaskState::Complete || last != Some(status.clone()),
+                    status.state() < TaskState::Complete,
                     "ended otherwise: {status:?}"
                 );
                 eprintln!(
@@ -296,7 +313,6 @@ pub async fn status(
                     status.message,
                     status.error
                 );
-                last = Some(status);
             }
         }
         panic!("the stream ended");
