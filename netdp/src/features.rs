@@ -4,11 +4,10 @@ use std::io;
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::build::TABLE;
 use crate::namespace::{Link, LinkKind, probe_link};
 use crate::netlink::RouteSocket;
 use crate::nft::{
-    ChainKind, Expr, Family, Hook, NftSocket, Register, Table, Verdict, priority, rule,
+    ChainKind, Expr, Family, Hook, NftSocket, Register, TABLE, Table, Verdict, priority, rule,
 };
 
 /// Something that a kernel has or has not.

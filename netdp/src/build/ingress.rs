@@ -5,13 +5,15 @@ use std::net::IpAddr;
 
 use super::balance::{self, Choice, Layout};
 use super::ip::Ip;
+use super::names;
 use super::node::has_ingress;
 use super::view::{View, wire_ports};
-use super::{TABLE, names};
 use crate::conntrack::Pin;
 use crate::desired::{Backend, Engine, Network, Port, Protocol, Scheduler};
 use crate::namespace::{Link, LinkKind, Neighbour, PolicyRule, Route, Spec};
-use crate::nft::{ChainKind, Expr, Hook, KeyType, Meta, Register, Table, Value, load, priority};
+use crate::nft::{
+    ChainKind, Expr, Hook, KeyType, Meta, Register, TABLE, Table, Value, load, priority,
+};
 
 /// Routing table in which there is only the node.
 const TO_NODE: u32 = 100;

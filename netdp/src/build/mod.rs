@@ -17,6 +17,3 @@ pub(crate) use node::node;
 pub(crate) use overlay::overlay;
 pub(crate) use task::task;
 pub(crate) use view::{Underlay, View};
-
-/// Name of every table of ours.
-pub(crate) const TABLE: &str = "fairlead";

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use super::gwbridge;
 use super::ip::{Ip, goes_by, octets, protocol_is};
+use super::names;
 use super::view::View;
-use super::{TABLE, names};
 use crate::conntrack::Pin;
 use crate::desired::Protocol;
 use crate::namespace::{Link, LinkKind, Spec, VethPeer};
 use crate::nft::{
     ChainKind, Expr, Family, Guard, HOOK_FORWARD, HOOK_INPUT, Hook, KeyType, Meta, Register, Rule,
-    Set, Table, Value, Verdict, load, priority, rule,
+    Set, TABLE, Table, Value, Verdict, load, priority, rule,
 };
 
 /// `RTN_LOCAL`.
@@ -19,7 +19,14 @@ const LOCAL: u32 = 2;
 
 /// The node's own namespace.
 pub(crate) fn node(view: &View<'_>) -> Spec {
-    let mut spec = Spec::default();
+    let mut spec = Spec {
+        shared: true,
+        ..Spec::default()
+    };
+    // A node without anything to do has nothing of ours.
+    if !view.is_in_use() {
+        return spec;
+    }
     gwbridge::devices(&mut spec, view);
     spec.sysctl("net/ipv4/ip_forward", "1");
     if view.has_ingress() {

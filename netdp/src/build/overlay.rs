@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use super::ip::{ETHERTYPE_ARP, Ip};
 use super::view::{View, segment_of, segment_of_address};
-use super::{TABLE, ingress, names};
+use super::{ingress, names};
 use crate::desired::{Mac, Network};
 use crate::namespace::{Destination, FdbEntry, Link, LinkKind, Neighbour, Port, Spec, VethPeer};
 use crate::nft::{
-    ChainKind, Expr, Family, Hook, KeyType, Meta, Register, Rule, Set, Table, Value, Verdict, load,
-    priority, rule,
+    ChainKind, Expr, Family, Hook, KeyType, Meta, Register, Rule, Set, TABLE, Table, Value,
+    Verdict, load, priority, rule,
 };
 
 /// An overlay network's namespace; for the ingress network with what only that has.

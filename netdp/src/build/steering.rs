@@ -9,14 +9,13 @@
 
 use ipnet::IpNet;
 
-use super::TABLE;
 use super::ip::{ETHERTYPE_ARP, Ip, octets, protocol_is};
 use super::view::wire_ports;
 use crate::desired::{Leg, Mac, Protocol, Service};
 use crate::namespace::{Neighbour, PolicyRule, Route, Spec};
 use crate::nft::{
-    ChainKind, CtKey, Direction, Expr, Family, Hook, KeyType, Meta, Register, Rule, Set, Table,
-    Value, Verdict, load, priority, rule,
+    ChainKind, CtKey, Direction, Expr, Family, Hook, KeyType, Meta, Register, Rule, Set, TABLE,
+    Table, Value, Verdict, load, priority, rule,
 };
 
 /// Routing table in which everything goes to some node's ingress.

@@ -6,11 +6,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::balance::{self, Choice, Layout};
 use super::ip::{Ip, protocol_is};
 use super::view::View;
-use super::{TABLE, gwbridge, steering};
+use super::{gwbridge, steering};
 use crate::conntrack::Pin;
 use crate::desired::{Backend, Leg, Sandbox};
 use crate::namespace::{Link, LinkKind, Route, Spec};
-use crate::nft::{ChainKind, Expr, Hook, Register, Rule, Set, Table, Value, load, priority, rule};
+use crate::nft::{
+    ChainKind, Expr, Hook, Register, Rule, Set, TABLE, Table, Value, load, priority, rule,
+};
 
 const MAIN: u32 = 254;
 /// Where every task asks for names.

@@ -83,6 +83,11 @@ impl<'a> View<'a> {
                 .is_some_and(|(id, _)| self.is_needed(id))
     }
 
+    /// Whether this node has any task, or takes part in the mesh.
+    pub(crate) fn is_in_use(&self) -> bool {
+        !self.desired.sandboxes.is_empty() || self.has_ingress()
+    }
+
     /// Whether a network is to be in this node's kernel.
     pub(crate) fn is_needed(&self, network: &str) -> bool {
         self.desired

@@ -90,9 +90,8 @@ impl Namespace {
             .sync(&mut self.nft, &self.name, &spec.tables, verify);
         synced.changes.extend(tables.healed);
         synced.errors.extend(tables.errors);
-        if !spec.guards.is_empty() {
-            let own = spec.tables.first().map_or("", |table| table.name.as_str());
-            match self.nft.guard(own, &spec.guards) {
+        if spec.shared {
+            match self.nft.guard(&spec.guards) {
                 Ok(changed) => synced.changes.extend(
                     changed
                         .iter()

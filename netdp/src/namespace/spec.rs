@@ -31,6 +31,8 @@ pub(crate) struct Spec {
     pub(crate) local_last: bool,
     /// The namespace is ours alone: whatever its links have that is not in the spec is removed.
     pub(crate) ours: bool,
+    /// The namespace is the node's own: other people have firewalls there.
+    pub(crate) shared: bool,
     /// Loopback is brought up.
     pub(crate) loopback: bool,
 }

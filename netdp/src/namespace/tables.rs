@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::error::NetdpError;
-use crate::nft::{Family, NftSocket, Table};
+use crate::nft::{Family, NftSocket, TABLE, Table};
 
 /// What the kernel was last brought to, by family and name.
 #[derive(Debug, Default)]
 pub(super) struct Committed {
     tables: BTreeMap<(Family, String), Table>,
+    /// Whether tables that an earlier process left have been looked for.
+    swept: bool,
     /// The ruleset's generation when all of `fingerprints` were taken.
     generation: Option<u32>,
     fingerprints: BTreeMap<(Family, String), u64>,
@@ -36,12 +38,19 @@ impl Committed {
         if verify {
             self.verify(socket, namespace, &mut outcome);
         }
-        let gone: Vec<_> = self
-            .tables
-            .keys()
-            .filter(|key| !wanted.iter().any(|table| key_of(table) == **key))
-            .cloned()
-            .collect();
+        let mut gone: Vec<_> = self.tables.keys().cloned().collect();
+        if !self.swept {
+            match socket.own_tables() {
+                Ok(left) => gone.extend(left.into_iter().map(|family| (family, TABLE.to_owned()))),
+                Err(source) => outcome.errors.push(NetdpError::Netlink {
+                    action: format!("list the nftables tables of {namespace}"),
+                    source,
+                }),
+            }
+            self.swept = outcome.errors.is_empty();
+        }
+        gone.retain(|key| !wanted.iter().any(|table| key_of(table) == *key));
+        gone.dedup();
         for table in wanted {
             let key = key_of(table);
             let done = match self.tables.get(&key) {

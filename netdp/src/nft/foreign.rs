@@ -9,7 +9,7 @@
 use super::attribute::{Attributes, find, integer, text};
 use super::expression::Rule;
 use super::socket::NftSocket;
-use super::table::{Family, SUBSYSTEM, header, message};
+use super::table::{Family, SUBSYSTEM, TABLE, header, message};
 use crate::netlink::{Message, NLM_F_CREATE, NetlinkError};
 
 /// A base chain that is not ours.
@@ -19,6 +19,8 @@ pub(crate) struct ForeignChain {
     pub(crate) table: String,
     pub(crate) name: String,
     hook: u32,
+    /// Whether its policy lets pass what no rule decides.
+    accepts: bool,
 }
 
 /// Our rules in foreign chains: for each hook, one.
@@ -34,6 +36,8 @@ pub(crate) struct Guard {
 pub(crate) const HOOK_INPUT: u32 = 1;
 pub(crate) const HOOK_FORWARD: u32 = 2;
 const FAMILY_INET: u8 = 1;
+/// `NF_ACCEPT`.
+const POLICY_ACCEPT: u32 = 1;
 /// Every rule of ours in a foreign chain has a comment that begins so.
 pub(crate) const MARK: &str = "fairlead:";
 
@@ -45,19 +49,18 @@ struct FoundRule {
 impl NftSocket {
     /// Brings our rules into every foreign chain that needs them, and takes those away that are
     /// out of place. Returns the chains that were changed.
-    pub(crate) fn guard(
-        &mut self,
-        own_table: &str,
-        guards: &[Guard],
-    ) -> Result<Vec<ForeignChain>, NetlinkError> {
+    pub(crate) fn guard(&mut self, guards: &[Guard]) -> Result<Vec<ForeignChain>, NetlinkError> {
         let mut changed = Vec::new();
-        for chain in self.foreign_chains(own_table)? {
+        for chain in self.foreign_chains()? {
             let wanted: Vec<&Rule> = guards
                 .iter()
                 .filter(|guard| guard.hook == chain.hook && covers(chain.family, guard.family))
                 .flat_map(|guard| &guard.rules)
                 .collect();
             let found = self.rules_of(&chain)?;
+            // What nobody can drop in need not be let pass.
+            let harmless = chain.accepts && found.iter().all(|rule| rule.comment.starts_with(MARK));
+            let wanted = if harmless { Vec::new() } else { wanted };
             // In place: ours, all of them, at the head, in order.
             let in_place = found.len() >= wanted.len()
                 && found
@@ -100,7 +103,7 @@ impl NftSocket {
     }
 
     /// Base chains of type filter on the input and forward hooks, ours left out.
-    fn foreign_chains(&mut self, own_table: &str) -> Result<Vec<ForeignChain>, NetlinkError> {
+    fn foreign_chains(&mut self) -> Result<Vec<ForeignChain>, NetlinkError> {
         let mut chains = Vec::new();
         for family in [FAMILY_INET, Family::Ipv4 as u8, Family::Ipv6 as u8] {
             self.dump(message::GET_CHAIN, vec![family, 0, 0, 0], |attributes| {
@@ -110,13 +113,15 @@ impl NftSocket {
                 };
                 let hook = integer(hook).unwrap_or(u32::MAX);
                 let table = name(1);
-                let ours = table == own_table;
+                let ours = table == TABLE;
+                let accepts = find(attributes, 5).and_then(integer) == Some(POLICY_ACCEPT);
                 if !ours && name(7) == "filter" && matches!(hook, HOOK_INPUT | HOOK_FORWARD) {
                     chains.push(ForeignChain {
                         family,
                         table,
                         name: name(3),
                         hook,
+                        accepts,
                     });
                 }
             })?;

@@ -17,4 +17,4 @@ pub(crate) use expression::{CtKey, Direction, Expr, Meta, Register, Rule, Verdic
 pub(crate) use foreign::{Guard, HOOK_FORWARD, HOOK_INPUT};
 pub(crate) use set::{KeyType, Set, Value};
 pub(crate) use socket::NftSocket;
-pub(crate) use table::{ChainKind, Family, Hook, Table, priority};
+pub(crate) use table::{ChainKind, Family, Hook, TABLE, Table, priority};

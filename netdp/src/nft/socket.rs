@@ -7,7 +7,7 @@ use std::io;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::attribute::{Attributes, find, integer, text};
-use super::table::{SUBSYSTEM, Table, header, message};
+use super::table::{Family, SUBSYSTEM, TABLE, Table, header, message};
 use crate::netlink::{Message, NLM_F_ACK, NLM_F_DUMP, NetlinkError, Socket};
 
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
@@ -46,6 +46,20 @@ impl NftSocket {
     /// Removes the table, if there is one.
     pub(crate) fn delete(&mut self, table: &Table) -> Result<(), NetlinkError> {
         self.commit(table.deletion())
+    }
+
+    /// Families in which the kernel has a table of ours.
+    pub(crate) fn own_tables(&mut self) -> Result<Vec<Family>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in Family::ALL {
+            let request = header(family, 0).to_vec();
+            self.dump(message::GET_TABLE, request, |attributes| {
+                if find(attributes, 1).map(text).as_deref() == Some(TABLE) {
+                    found.push(family);
+                }
+            })?;
+        }
+        Ok(found)
     }
 
     /// A number that every commit in this namespace, by anybody, makes grow: equal numbers, equal

@@ -5,11 +5,15 @@ use super::expression::Rule;
 use super::set::{Data, Set};
 use crate::netlink::{Message, NLM_F_CREATE};
 
+/// Name of every table of ours, in every namespace and family.
+pub(crate) const TABLE: &str = "fairlead";
+
 /// `NFNL_SUBSYS_NFTABLES`.
 pub(super) const SUBSYSTEM: u16 = 10;
 
 pub(super) mod message {
     pub(in crate::nft) const NEW_TABLE: u16 = 0;
+    pub(in crate::nft) const GET_TABLE: u16 = 1;
     pub(in crate::nft) const DEL_TABLE: u16 = 2;
     pub(in crate::nft) const NEW_CHAIN: u16 = 3;
     pub(in crate::nft) const GET_CHAIN: u16 = 4;
@@ -35,6 +39,9 @@ pub(crate) enum Family {
 }
 
 impl Family {
+    /// Those that we have tables in.
+    pub(crate) const ALL: [Self; 4] = [Self::Ipv4, Self::Netdev, Self::Bridge, Self::Ipv6];
+
     /// As `nft` says it.
     pub(crate) fn name(self) -> &'static str {
         match self {

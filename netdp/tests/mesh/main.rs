@@ -122,6 +122,13 @@ fn removal_leaves_nothing() {
             .unwrap()
             .count();
         assert_eq!(files, 0);
+        let left = inside(&node.netns, || {
+            lab::sh("nft list tables; ip -o link; ip rule")
+        });
+        assert!(
+            !left.contains("fairlead") && !left.contains("fl_"),
+            "{left}"
+        );
         let links = inside(&node.netns, || lab::sh("ip -o link"));
         assert!(
             !links.contains("flg") && !links.contains("fl_ingress"),
