@@ -1,0 +1,105 @@
+"""The samples of a run of scripts/bench, and what is made of them: medians, and ratios within a round."""
+
+import csv
+from collections import defaultdict
+from statistics import median
+
+METRICS = {
+    "bulk": ("TCP throughput", "Mbit/s"),
+    "requests": ("keep-alive requests", "1/s"),
+    "connections": ("new connections", "1/s"),
+}
+
+PATHS = {
+    "veth": "veth pair",
+    "hand": "bridge and VXLAN by hand, two nodes",
+    "overlay-2": "overlay, task on another node",
+    "overlay-1": "overlay, task on the same node",
+    "vip-2": "VIP, replica on another node",
+    "vip-1": "VIP, replica on the same node",
+    "port-nft-2": "published port, replica on another node, nft",
+    "port-nft-1": "published port, replica on the asked node, nft",
+    "port-ipvs-2": "published port, replica on another node, ipvs",
+    "port-ipvs-1": "published port, replica on the asked node, ipvs",
+}
+
+TASKS = {
+    "floor-process": "by hand: a process in seven namespaces",
+    "floor-network": "by hand: the same, with a named namespace and a veth pair",
+    "row": "task, one after the other",
+    "once": "task, all at once (time of the last, divided)",
+}
+
+PATH_BASE = "veth"
+TASK_BASE = "floor-network"
+
+
+class Incomplete(Exception):
+    """A configuration was not measured in every round."""
+
+
+def read_context(path):
+    with open(path, encoding="utf-8") as lines:
+        return dict(line.rstrip("\n").split("\t", 1) for line in lines)
+
+
+def read_samples(path):
+    """{kind: {configuration: {metric: {round: [value]}}}}"""
+    samples = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(list))))
+    with open(path, encoding="utf-8", newline="") as lines:
+        for kind, name, metric, number, value in csv.reader(lines, delimiter="\t"):
+            samples[kind][name][metric][int(number)].append(float(value))
+    return samples
+
+
+def spread(values):
+    return {"median": median(values), "min": min(values), "max": max(values), "samples": len(values)}
+
+
+def paths(samples, context):
+    """For each configuration and metric the values, and the ratios to the veth pair of the same round."""
+    expected = [name for name in PATHS if "-ipvs-" not in name or "ipvs" in context["engines"].split()]
+    result = {}
+    for name in expected:
+        result[name] = {}
+        for metric in METRICS:
+            rounds = samples[name][metric]
+            if len(rounds) != int(context["rounds"]):
+                raise Incomplete(f"{PATHS[name]}: {METRICS[metric][0]}: {len(rounds)} of {context['rounds']} rounds")
+            base = samples[PATH_BASE][metric]
+            result[name][metric] = spread([values[0] for values in rounds.values()])
+            result[name][metric]["ratio"] = spread(
+                [values[0] / base[number][0] for number, values in rounds.items()]
+            )
+    return result
+
+
+def tasks(samples, context):
+    """Milliseconds, and the ratios of each round's median to what is done by hand in that round."""
+    result = {}
+    for name in TASKS:
+        result[name] = {}
+        for metric in ("start", "stop"):
+            rounds = samples[name][metric]
+            if not rounds and (name, metric) == ("floor-process", "stop"):
+                continue  # it ends by itself
+            if len(rounds) != int(context["rounds"]):
+                raise Incomplete(f"{TASKS[name]}: {metric}: {len(rounds)} of {context['rounds']} rounds")
+            base = samples[TASK_BASE][metric]
+            every = [value for values in rounds.values() for value in values]
+            result[name][metric] = spread(every)
+            result[name][metric]["ratio"] = spread(
+                [median(values) / median(base[number]) for number, values in rounds.items()]
+            )
+    return result
+
+
+def load(folder):
+    context = read_context(folder / "context.tsv")
+    samples = read_samples(folder / "samples.tsv")
+    results = {"context": context}
+    if context["only"] != "task":
+        results["paths"] = paths(samples["path"], context)
+    if context["only"] != "path":
+        results["tasks"] = tasks(samples["task"], context)
+    return results

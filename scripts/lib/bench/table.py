@@ -1,0 +1,61 @@
+"""The results as Markdown."""
+
+from results import METRICS, PATHS, TASKS
+
+
+def ratio(cell):
+    value = cell["ratio"]
+    if value["min"] == value["max"]:
+        return f"{value['median']:.2f}"
+    return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
+
+
+def row(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def head(cells):
+    return [row(cells), "|" + "---|" * len(cells)]
+
+
+def machine(context):
+    clock = "instruction clock" if context["clock"] == "instruction clock" else "wall clock"
+    processors = context["processors"]
+    return (
+        f"{'One virtual processor' if clock == 'instruction clock' else processors + ' processors'}, {clock}, "
+        f"Linux {context['kernel']}; rounds: {context['rounds']}; engines: {context['engines'].replace(' ', ', ')}."
+    )
+
+
+def paths(results):
+    lines = ["### Paths", "", "Ratio to the veth pair of the same round: median (smallest to largest)."]
+    lines += ["In brackets behind it: the median itself, which means this machine only.", ""]
+    lines += head(["path"] + [f"{name} [{unit}]" for name, unit in METRICS.values()])
+    for name, metrics in results.items():
+        cells = [f"{ratio(metrics[m])} [{metrics[m]['median']:,.0f}]" for m in METRICS]
+        lines.append(row([PATHS[name]] + cells))
+    return lines
+
+
+def tasks(results):
+    lines = ["### Tasks with one network", ""]
+    lines += ["Milliseconds: median (smallest to largest). Times: how many times what is done by hand with a network.", ""]
+    lines += head(["what", "start, ms", "times", "until gone, ms", "times"])
+    for name, metrics in results.items():
+        cells = []
+        for metric in ("start", "stop"):
+            value = metrics.get(metric)
+            if value is None:
+                cells += ["", ""]
+            else:
+                cells += [f"{value['median']:.1f} ({value['min']:.1f} to {value['max']:.1f})", ratio(value)]
+        lines.append(row([TASKS[name]] + cells))
+    return lines
+
+
+def markdown(results):
+    lines = [machine(results["context"])]
+    for kind, part in (("paths", paths), ("tasks", tasks)):
+        if kind in results:
+            lines += [""] + part(results[kind])
+    return "\n".join(lines) + "\n"
