@@ -71,7 +71,7 @@ pub enum NetdpError {
         protocol: Protocol,
         /// Port number.
         port: u16,
-        /// EADDRINUSE or EACCES.
+        /// EADDRINUSE.
         source: io::Error,
     },
     /// Another task of ours has the port.

@@ -80,13 +80,15 @@ impl PortTable {
                 holder: held.holder.clone(),
             });
         }
-        let socket = node
-            .run(|| bind_everywhere(protocol, port))?
-            .map_err(|source| NetdpError::PortTaken {
+        let bound = node.run(|| bind_everywhere(protocol, port))?;
+        let socket = bound.map_err(|source| match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => NetdpError::PortTaken {
                 protocol,
                 port,
                 source,
-            })?;
+            },
+            _ => NetdpError::system(format!("reserve port {port}/{protocol}"))(source),
+        })?;
         let held = Held {
             holder: holder.to_owned(),
             _socket: socket,
