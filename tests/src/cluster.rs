@@ -247,7 +247,8 @@ impl Cluster {
             .collect();
         let mut cgroups = Vec::new();
         for cgroup in self.names.cgroups() {
-            cgroups.extend(folders(&cgroup));
+            // The topmost is the test's own, not the nodes'.
+            cgroups.extend(folders(&cgroup).into_iter().skip(1));
         }
         Traces {
             processes: self

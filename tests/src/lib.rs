@@ -27,7 +27,7 @@ pub mod tools;
 pub mod witness;
 
 pub use client::{Answer, Client, ask_tcp, ask_udp};
-pub use cluster::{Builder, Cluster};
+pub use cluster::{Builder, Cluster, Traces};
 pub use load::{Load, Outcome};
 pub use node::Node;
 pub use spec::{ServiceSpec, TaskSpec};

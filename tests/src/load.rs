@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::client::{Answer, Client, ask_tcp, ask_udp};
 use crate::tools::wait_for;
@@ -100,11 +100,21 @@ impl Load {
         );
         self.workers.push(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
+                let start = SystemTime::now();
                 let result = ask();
                 if let Ok(mut outcome) = outcome.lock() {
                     match result {
                         Ok(answer) => *outcome.answers.entry(answer.replica).or_default() += 1,
-                        Err(error) => outcome.failures.push(format!("{what}: {error}")),
+                        Err(error) => {
+                            // As the daemons' logs write it, to find what happened then.
+                            let asked = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+                            let day = asked.as_secs() % 86_400;
+                            let (hour, minute, second) = (day / 3600, day / 60 % 60, day % 60);
+                            let millis = asked.subsec_millis();
+                            outcome.failures.push(format!(
+                                "{what}, asked at {hour:02}:{minute:02}:{second:02}.{millis:03}: {error}"
+                            ));
+                        }
                     }
                 }
                 asked.fetch_add(1, Ordering::Relaxed);

@@ -65,9 +65,19 @@ impl Capture {
 ///
 /// # Panics
 /// When it fails.
-#[must_use]
 pub fn see(netns: &Path, script: &str) -> String {
     in_netns(netns, script).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs a shell script in a network namespace that has to fail; all it said.
+///
+/// # Panics
+/// When it does not fail.
+pub fn see_failing(netns: &Path, script: &str) -> String {
+    match in_netns(netns, script) {
+        Ok(output) => panic!("{script} does not fail: {output}"),
+        Err(error) => error,
+    }
 }
 
 /// The state of a node's network namespace that a removal has to restore: links, rules, nftables.

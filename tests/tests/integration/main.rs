@@ -2,4 +2,12 @@
 //!
 //! Needs root. With engine `nft` natively, with `ipvs` in the virtual machine.
 
+mod firewall;
+mod heal;
+mod host_ports;
 mod mesh;
+mod names;
+mod overlay;
+mod remains;
+mod survive;
+mod tasks;

@@ -1,0 +1,205 @@
+//! Under steady load: draining, and a daemon that is killed.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fairlead_tests::client::tell_task;
+use fairlead_tests::{Answer, Client, Cluster, Load, ask_tcp};
+use nix::sys::signal::Signal;
+
+fn vip(netns: PathBuf, to: &str) -> impl FnMut() -> io::Result<Answer> + use<> {
+    let order = format!("ask tcp {to}");
+    move || Answer::parse(&tell_task(&netns, &order).map_err(io::Error::other)?)
+}
+
+/// Two replicas on two of three nodes, and a task that uses them.
+fn web(test: &str) -> Cluster {
+    let mut cluster = Cluster::new(test, 3);
+    cluster.service("web").tcp(8080, 80).udp(5353, 53);
+    cluster.replicas("web", &[1, 2]);
+    cluster.task("asker", 3);
+    cluster.deploy();
+    cluster
+}
+
+#[test]
+fn draining_loses_nothing() {
+    let mut cluster = web("drain");
+    let client = cluster.client();
+    let vip_address = format!("{}:80", cluster.vips("web")[0]);
+    let mut load = Load::new();
+    for node in cluster.nodes() {
+        load = load.tcp(&client, &format!("{}:8080", node.v4));
+        load = load.udp(&client, &format!("{}:5353", node.v4));
+    }
+    load = load.tcp(&client, "[2001:db8::3]:8080");
+    load = load.worker(
+        "VIP".into(),
+        vip(cluster.node(3).task_netns("asker"), &vip_address),
+    );
+    // A connection that lives on while its replica drains.
+    let mut kept = loop {
+        let mut kept = Client::tcp(&client, None, "192.0.2.3:8080").expect("a connection");
+        if kept.ask().expect("an answer").replica == "web-1" {
+            break kept;
+        }
+    };
+    load.go_on(400);
+    cluster.spec_of("web-1").mark("draining");
+    cluster.apply(&["--wait"]).expect("draining");
+    for node in cluster.nodes() {
+        for endpoint in ["web-1-app", "web-1-ingress"] {
+            node.await_event("draining", |event| {
+                event["type"] == "endpointApplied"
+                    && event["endpointId"] == endpoint
+                    && event["version"] == 2
+                    && event["state"] == "draining"
+            });
+        }
+    }
+    load.go_on(100);
+    for node in cluster.nodes() {
+        for _ in 0..10 {
+            let answer = ask_tcp(&client, &format!("{}:8080", node.v4)).expect("an answer");
+            assert_eq!(answer.replica, "web-2", "chosen although it drains");
+        }
+    }
+    assert_eq!(kept.ask().expect("the kept connection").replica, "web-1");
+    drop(kept);
+    cluster.remove_task("web-1");
+    cluster.deploy();
+    cluster.node(1).await_no_task("web-1");
+    load.go_on(400);
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty(), "{outcome:#?}");
+    assert!(outcome.answers.len() == 2, "{outcome:?}");
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_and_the_next_one_adopts_all() {
+    let mut cluster = web("killed");
+    let client = cluster.client();
+    let vip_address = format!("{}:80", cluster.vips("web")[0]);
+    let mut load = Load::new();
+    for node in cluster.nodes() {
+        load = load.tcp(&client, &format!("{}:8080", node.v4));
+        load = load.tcp_kept(&client, &format!("{}:8080", node.v4));
+        load = load.udp(&client, &format!("{}:5353", node.v4));
+        load = load.udp_kept(&client, &format!("[{}]:5353", node.v6));
+    }
+    load = load.worker(
+        "VIP".into(),
+        vip(cluster.node(3).task_netns("asker"), &vip_address),
+    );
+    load.go_on(300);
+    let tasks = [(1, "web-1"), (2, "web-2"), (3, "asker")];
+    let before = tasks.map(|(node, task)| cluster.node(node).task_pid(task));
+    let log = cluster.node(1).logs("web-1");
+    for number in 1..=3 {
+        cluster.node_mut(number).stop(Signal::SIGKILL);
+    }
+    load.go_on(300);
+    for number in 1..=3 {
+        cluster.node_mut(number).start();
+    }
+    load.go_on(300);
+    let after = tasks.map(|(node, task)| cluster.node(node).task_pid(task));
+    assert_eq!(before, after);
+    for (node, task) in tasks {
+        assert_eq!(cluster.node(node).task(task)["state"], "running");
+    }
+    assert_eq!(cluster.node(1).logs("web-1"), log);
+    // A second time, and ended politely.
+    for number in 1..=3 {
+        cluster.node_mut(number).stop(Signal::SIGTERM);
+        cluster.node_mut(number).start();
+    }
+    load.go_on(300);
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty(), "{outcome:#?}");
+    assert_eq!(outcome.answers.len(), 2, "{outcome:?}");
+    // It is theirs: names are answered, and what is new takes effect.
+    let found = cluster
+        .node(3)
+        .task_resolves("asker", "web")
+        .expect("a name");
+    assert!(found.contains(&cluster.vips("web")[0]), "{found:?}");
+    cluster.replicas("web", &[3]);
+    cluster.deploy();
+    cluster.clear();
+    cluster.deploy();
+    for (node, task) in tasks {
+        cluster.node(node).await_no_task(task);
+    }
+}
+
+/// Killed at all kinds of moments while tasks come and go: nothing is lost, nothing is left.
+#[test]
+fn a_daemon_that_is_killed_again_and_again() {
+    let mut cluster = Cluster::new("again", 1);
+    cluster.deploy();
+    let before = cluster.traces();
+    for (round, millis) in [0, 15, 40, 80, 130, 200, 300].into_iter().enumerate() {
+        cluster.task(&format!("t{round}"), 1);
+        if round % 3 == 2 {
+            cluster.remove_task(&format!("t{}", round - 1));
+        }
+        cluster.apply(&[]).expect("taken");
+        // Not a wait: a moment to be killed at.
+        std::thread::sleep(Duration::from_millis(millis));
+        cluster.node_mut(1).stop(Signal::SIGKILL);
+        cluster.node_mut(1).start();
+    }
+    for task in ["t0", "t2", "t3", "t5", "t6"] {
+        cluster.node(1).await_task(task, "running");
+        let asked = cluster
+            .node(1)
+            .task_resolves(task, "t0")
+            .expect("its names are answered");
+        assert!(asked.contains(&cluster.address("t0", "app")), "{asked:?}");
+    }
+    for task in ["t1", "t4"] {
+        cluster.node(1).await_no_task(task);
+    }
+    assert_eq!(
+        cluster.node(1).json(&["ps"]).as_array().map(Vec::len),
+        Some(5)
+    );
+    cluster.clear();
+    cluster.deploy();
+    for task in ["t0", "t2", "t3", "t5", "t6"] {
+        cluster.node(1).await_no_task(task);
+    }
+    assert_eq!(cluster.traces(), before);
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let mut cluster = Cluster::new("second", 1);
+    cluster.task("one", 1);
+    cluster.deploy();
+    let node = cluster.node(1);
+    let pid = node.task_pid("one");
+    let output = node.daemon_command().output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{text}");
+    assert!(
+        text.contains(&node.daemon_pid().to_string()),
+        "who has it is not told: {text}"
+    );
+    assert_eq!(node.task_pid("one"), pid);
+    // Another state directory, but the same socket.
+    let mut command = node.daemon_command();
+    let other = node.dir.join("other");
+    command
+        .arg("--state-dir")
+        .arg(&other)
+        .arg("--run-dir")
+        .arg(&other)
+        .arg("--socket")
+        .arg(node.socket());
+    let output = command.output().expect("it starts");
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(node.task_pid("one"), pid);
+}
