@@ -62,6 +62,10 @@ pub fn plan(view: &View) -> Plan {
     let assignment = &view.assignment;
     let ingress = assignment.networks.values().find(|n| n.proto.ingress);
     let own = assignment.nodes.get(&config.node_id);
+    if own.is_none() && view.locals.values().all(|local| !local.record.sandbox) {
+        // Without a VTEP nothing can be built, and nothing asks for it yet.
+        return Plan::default();
+    }
     let node = Node {
         id: config.node_id.clone(),
         vteps: own.map(|node| node.vteps.clone()).unwrap_or_default(),
@@ -311,3 +315,6 @@ pub fn state_name(state: v1::TaskState) -> String {
         .trim_start_matches("TASK_STATE_")
         .to_ascii_lowercase()
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,10 +51,7 @@ enum Command {
         oneshot::Sender<Result<u16, netdp::Error>>,
     ),
     Release(String),
-    Reopen(
-        Option<Engine>,
-        oneshot::Sender<Result<(), netdp::Error>>,
-    ),
+    Reopen(Option<Engine>, oneshot::Sender<Result<(), netdp::Error>>),
 }
 
 /// A handle to the thread.

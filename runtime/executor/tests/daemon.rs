@@ -43,7 +43,9 @@ fn traces(daemon: &Daemon) -> Vec<String> {
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        if command.contains("fairlead-shim") && command.contains(&daemon.name) {
+        // The daemon itself names the shim too, but not as its own program.
+        let program = command.split(' ').next().unwrap_or_default();
+        if program.ends_with("fairlead-shim") && command.contains(&daemon.name) {
             all.push(command);
         }
     }
@@ -52,7 +54,15 @@ fn traces(daemon: &Daemon) -> Vec<String> {
 
 #[track_caller]
 fn nothing_left(daemon: &Daemon) {
-    wait_for("nothing to be left", || traces(daemon).is_empty());
+    let deadline = std::time::Instant::now() + common::PATIENCE;
+    while !traces(daemon).is_empty() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "left: {:#?}",
+            traces(daemon)
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn violations(status: &tonic::Status) -> Vec<String> {
@@ -72,7 +82,7 @@ async fn tasks_end_with_their_codes_and_leave_nothing() {
     let tasks = [
         script(&daemon, "good", "echo out; echo err >&2; exit 0"),
         script(&daemon, "bad", "exit 7"),
-        script(&daemon, "killed", "kill -9 $$"),
+        script(&daemon, "killed", "sh -c 'kill -9 $$; true'; exit $?"),
         missing,
         absent,
     ];
@@ -183,6 +193,8 @@ async fn the_specification_reaches_the_program() {
     assert!(text.contains("192.0.2.9\tother\n"), "{text}");
     assert!(text.contains("\n77\n"), "{text}");
     assert!(text.contains("CapEff:\t0000000000000000\n"), "{text}");
+    // Its three, the one that ls reads, and the header: nothing of the shim's is inherited.
+    assert!(text.trim_end().ends_with("\n5"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,6 +228,26 @@ async fn a_killed_daemon_loses_nothing() {
     let after = status(&mut client, "stays", |s| s.state() == TaskState::Running).await;
     assert_eq!(after.container.unwrap().pid, pid);
     assert_eq!(inspect(&mut client).await.assignment, "1");
+    // Its names are served again, on the sockets that the shim has held.
+    let netns = inspect(&mut client)
+        .await
+        .tasks
+        .into_iter()
+        .find(|t| t.netns.contains("stays"));
+    let answer = std::process::Command::new("nsenter")
+        .arg(format!("--net={}", netns.unwrap().netns))
+        .args(["busybox", "nslookup", "nobody", "127.0.0.11"])
+        .output()
+        .unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&answer.stdout),
+        String::from_utf8_lossy(&answer.stderr)
+    );
+    assert!(
+        said.contains("NXDOMAIN") || said.contains("SERVFAIL"),
+        "{said}"
+    );
     // No line of output is missing.
     let request = v1::LogsRequest {
         task_id: "stays".into(),
@@ -343,7 +375,10 @@ async fn a_refusal_changes_nothing() {
     assert_eq!(early.code(), Code::FailedPrecondition);
     configure(&mut client).await;
     let good = script(&daemon, "t1", "exec sleep 1000");
-    client.assign(complete("1", &[good.clone()])).await.unwrap();
+    client
+        .assign(complete("1", std::slice::from_ref(&good)))
+        .await
+        .unwrap();
     status(&mut client, "t1", |s| s.state() == TaskState::Running).await;
     let before = inspect(&mut client).await;
 

@@ -283,7 +283,7 @@ fn check_sysctl(v: &mut Violations, at: At<'_>, name: &str, value: &str) {
             at,
             "is not namespaced: net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*",
         );
-    } else if value.contains(|c: char| c == '\0' || c == '\n') {
+    } else if value.contains(['\0', '\n']) {
         v.add(at, "the value holds a line end");
     }
 }

@@ -28,10 +28,18 @@ impl Daemon {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         run("ip", &["netns", "add", &name]);
         run("ip", &["-n", &name, "link", "set", "lo", "up"]);
-        run(
-            "ip",
-            &["-n", &name, "address", "add", "192.0.2.1/32", "dev", "lo"],
-        );
+        for words in [
+            "link add under0 type veth peer name under1",
+            "link set under0 up",
+            "link set under1 up",
+            "address add 192.0.2.1/24 dev under0",
+        ] {
+            let words = words.split(' ');
+            run(
+                "ip",
+                &["-n", &name].into_iter().chain(words).collect::<Vec<_>>(),
+            );
+        }
         let mut daemon = Self {
             name,
             dir,
@@ -49,7 +57,7 @@ impl Daemon {
         fs::create_dir_all(self.rootfs().join("etc")).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
         for applet in [
-            "sh", "sleep", "cat", "echo", "id", "hostname", "true", "nslookup",
+            "sh", "sleep", "cat", "echo", "id", "hostname", "true", "grep", "ls", "wc",
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
