@@ -15,6 +15,16 @@ use nix::sys::signal::Signal;
 use prost::Message;
 use tonic::Code;
 
+/// A process that is no part of the daemon, ended with the test.
+struct Stranger(std::process::Child);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Everything that a task leaves in the system while it exists.
 fn traces(daemon: &Daemon) -> Vec<String> {
     let mut all: Vec<String> = daemon
@@ -499,6 +509,65 @@ async fn a_task_that_does_not_listen_is_killed_after_its_grace_period() {
     let end = status(&mut client, "deaf", |s| s.state() == TaskState::Shutdown).await;
     assert_eq!(end.container.unwrap().exit_code, 137);
     wait_for("the cgroups to go", || daemon.cgroups().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_ports_are_reserved_reported_and_given_back() {
+    let daemon = Daemon::start("ports");
+    let mut client = daemon.client().await;
+    configure(&mut client).await;
+    let _stranger = Stranger(
+        std::process::Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", daemon.name))
+            .args(["busybox", "nc", "-l", "-p", "8081"])
+            .spawn()
+            .unwrap(),
+    );
+    let sockets = || {
+        let output = std::process::Command::new("ip")
+            .args(["netns", "exec", &daemon.name, "ss", "-Htan"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    wait_for("the stranger to listen", || sockets().contains(":8081"));
+    let host = |published_port| v1::PortConfig {
+        name: "web".into(),
+        target_port: 80,
+        published_port,
+        publish_mode: v1::PublishMode::Host as i32,
+        ..Default::default()
+    };
+    let mut good = script(&daemon, "good", "exec sleep 1000");
+    good.host_ports = vec![host(0)];
+    let mut taken = script(&daemon, "taken", "exec sleep 1000");
+    taken.host_ports = vec![host(8082), host(8081)];
+    let mut free = script(&daemon, "free", "exec sleep 1000");
+    client
+        .assign(complete("1", &[good.clone(), taken]))
+        .await
+        .unwrap();
+
+    let running = status(&mut client, "good", |s| s.state() == TaskState::Running).await;
+    let port = running.ports[0].published_port;
+    assert!((30_000..=32_767).contains(&port), "{port}");
+    assert_eq!(
+        (running.ports.len(), running.ports[0].name.as_str()),
+        (1, "web")
+    );
+    let rejected = status(&mut client, "taken", |s| s.state() == TaskState::Rejected).await;
+    assert!(
+        rejected.error.contains("8081/tcp is already in use"),
+        "{}",
+        rejected.error
+    );
+
+    // What the rejected one had got before is free for others.
+    free.host_ports = vec![host(8082)];
+    client.assign(complete("2", &[good, free])).await.unwrap();
+    status(&mut client, "free", |s| s.state() == TaskState::Running).await;
+    client.assign(complete("3", &[])).await.unwrap();
+    nothing_left(&daemon);
 }
 
 #[tokio::test(flavor = "multi_thread")]

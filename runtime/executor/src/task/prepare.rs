@@ -51,7 +51,14 @@ impl Follower {
                 }
             }
         }
-        let ports = self.reserve_ports(local).await?;
+        let ports = match self.reserve_ports(local).await {
+            Ok(ports) => ports,
+            Err(error) => {
+                // The ones before the one that failed: nothing of them is in the record yet.
+                self.node.plane()?.release_ports(&self.id);
+                return Err(error);
+            }
+        };
         if needs_gateway(networks.iter().map(|n| &**n), !ports.is_empty())
             && let Some(config) = &view.config
         {
