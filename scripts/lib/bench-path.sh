@@ -25,10 +25,33 @@ build_veth() {
     serve v2
 }
 
+# hand_task TASK NODE: a namespace on the bridge of a node.
+hand_task() {
+    add_place "t$1"
+    ip -n "fl-bench-t$1" link add eth0 address "02:42:0a:09:00:0$1" mtu 1450 type veth \
+        peer name "task$1" mtu 1450 netns "fl-bench-h$2"
+    ip -n "fl-bench-h$2" link set "task$1" master br0 up
+    bridge -n "fl-bench-h$2" link set dev "task$1" learning off flood off
+    bridge -n "fl-bench-h$2" fdb replace "02:42:0a:09:00:0$1" dev "task$1" master static
+    ip -n "fl-bench-t$1" address add "10.9.0.$1/24" dev eth0
+    ip -n "fl-bench-t$1" link set eth0 up
+}
+
+# hand_neighbour TASK OTHER
+hand_neighbour() {
+    ip -n "fl-bench-t$1" neighbour replace "10.9.0.$2" lladdr "02:42:0a:09:00:0$2" dev eth0 nud permanent
+}
+
+# hand_remote NODE TASK: where a task of the other node is.
+hand_remote() {
+    bridge -n "fl-bench-h$1" fdb replace "02:42:0a:09:00:0$2" dev vx0 dst "192.0.2.2$((3 - $1))" self permanent
+    bridge -n "fl-bench-h$1" fdb replace "02:42:0a:09:00:0$2" dev vx0 master static
+}
+
 # The same road as our overlay's, with nothing of ours: two nodes (h1, h2) with a bridge and a VXLAN
-# device each, and a namespace (t1, t2) on each bridge. Nothing is learned, nothing is flooded.
+# device each; tasks t1 and t3 on the first, t2 on the second. Nothing is learned, nothing is flooded.
 build_hand() {
-    local node other
+    local node
     for node in 1 2; do
         plug_in "h$node" "192.0.2.2$node"
         ip -n "fl-bench-h$node" link add vx0 type vxlan id 4242 dstport 4789 local "192.0.2.2$node" nolearning
@@ -36,23 +59,18 @@ build_hand() {
         ip -n "fl-bench-h$node" link set br0 up
         ip -n "fl-bench-h$node" link set vx0 mtu 1450 master br0 up
         bridge -n "fl-bench-h$node" link set dev vx0 learning off flood off
-        add_place "t$node"
-        ip -n "fl-bench-t$node" link add eth0 address "02:42:0a:09:00:0$node" mtu 1450 type veth \
-            peer name task mtu 1450 netns "fl-bench-h$node"
-        ip -n "fl-bench-h$node" link set task master br0 up
-        bridge -n "fl-bench-h$node" link set dev task learning off flood off
-        ip -n "fl-bench-t$node" address add "10.9.0.$node/24" dev eth0
-        ip -n "fl-bench-t$node" link set eth0 up
     done
-    for node in 1 2; do
-        other=$((3 - node))
-        ip -n "fl-bench-t$node" neighbour replace "10.9.0.$other" lladdr "02:42:0a:09:00:0$other" \
-            dev eth0 nud permanent
-        bridge -n "fl-bench-h$node" fdb replace "02:42:0a:09:00:0$other" dev vx0 dst "192.0.2.2$other" self permanent
-        bridge -n "fl-bench-h$node" fdb replace "02:42:0a:09:00:0$other" dev vx0 master static
-        bridge -n "fl-bench-h$node" fdb replace "02:42:0a:09:00:0$node" dev task master static
-    done
+    hand_task 1 1
+    hand_task 3 1
+    hand_task 2 2
+    hand_neighbour 1 2
+    hand_neighbour 2 1
+    hand_neighbour 1 3
+    hand_neighbour 3 1
+    hand_remote 1 2
+    hand_remote 2 1
     serve t2
+    serve t3
 }
 
 # write_assignment PREFIX NODE: one of the two nodes of a cluster. Service `far` has its replica on node
@@ -138,7 +156,8 @@ build_cluster() {
 
 configure_hand() {
     configuration veth "$(netns v1)" 10.7.0.2
-    configuration hand "$(netns t1)" 10.9.0.2
+    configuration hand-1 "$(netns t1)" 10.9.0.3
+    configuration hand-2 "$(netns t1)" 10.9.0.2
 }
 # Overlay and VIP are the same with both engines, so only the first cluster is asked for them.
 configure_tasks() { # PREFIX
@@ -203,12 +222,13 @@ measure() {
     }
 }
 
-# One round over all configurations, begun at another one each time.
+# One round over all configurations, begun at another one each time. What is compared is measured close
+# together in time: one metric after the other.
 path_round() { # ROUND
     local round=$1 count=${#path_configurations[@]} index metric name value
-    for ((index = 0; index < count; index++)); do
-        name=${path_configurations[(index + round) % count]}
-        for metric in bulk requests connections; do
+    for metric in bulk requests connections; do
+        for ((index = 0; index < count; index++)); do
+            name=${path_configurations[(index + round) % count]}
             value=$(measure "$name" "$metric") || return 1
             printf 'path\t%s\t%s\t%d\t%s\n' "$name" "$metric" "$round" "$value" >>"$samples"
         done

@@ -80,15 +80,29 @@ running_since() {
         awk -F '\t' '{ print $1, $2 $3 }'
 }
 
-# The folders of the tasks' cgroups, one in each hierarchy that is used; known once a task runs.
-find_cgroups() {
+# Where to look for what is left of a task; known once one runs: the folders of the tasks' cgroups, one in
+# each hierarchy that is used, and the network's namespace.
+find_traces() {
+    overlay=$(on "$task_node" --format json network inspect app | jq -r '.[0].netns')
     mapfile -t cgroup_roots < <(find /sys/fs/cgroup -type d -path "*$cgroup_parent/$task_node/*resident" -printf '%h/\n')
     # A pipe that nobody writes to: waiting at it is waiting without a process.
     mkfifo "$run_dir/never"
 }
 
-# wait_gone SERIES COUNT FROM: until of its tasks after COUNT, up to FROM, runtime folder and cgroups are
-# gone, which is what the daemon removes last.
+# wait_links NETNS COUNT: until so many ends of veth pairs are there. The kernel removes them some time
+# after their namespace.
+wait_links() {
+    local deadline=$((SECONDS + 60))
+    while (($(nsenter --net="$1" -- ip -o link show type veth | wc -l) != $2)); do
+        ((SECONDS < deadline)) || {
+            echo "$1 does not get to $2 links" >&2
+            return 1
+        }
+    done
+}
+
+# wait_gone SERIES COUNT FROM: until of its tasks after COUNT, up to FROM, runtime folder, cgroups and
+# links are gone.
 wait_gone() {
     local number id path deadline=$((SECONDS + 120))
     for ((number = $2 + 1; number <= $3; number++)); do
@@ -104,6 +118,7 @@ wait_gone() {
             done
         done
     done
+    wait_links "$overlay" $(($2 + 1))
 }
 
 # by_hand ROUND: what is least for a task on a network: a namespace, a veth pair, and a process in
@@ -122,8 +137,7 @@ by_hand() {
     for ((number = 1; number <= hand_count; number++)); do
         begin=$(now)
         ip netns delete "fl-bench-f$number"
-        # Its end is the kernel's business from here on; the peer goes with it.
-        while [[ $(inside floor ip -o link show "f$number" 2>/dev/null) ]]; do :; done
+        wait_links "$(netns floor)" $((hand_count - number)) || return 1
         end=$(now)
         sample floor-network stop "$round" $((end - begin))
     done

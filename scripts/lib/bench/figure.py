@@ -28,7 +28,7 @@ STYLE = """
   }
 """
 
-LABELS = 330  # pixels for the names of the rows
+LABELS = 335  # pixels for the names of the rows
 ROW = 26
 TOP = 78
 
@@ -56,7 +56,7 @@ class Picture:
 
 
 def colour(name):
-    if name in ("veth", "hand") or name.startswith("floor"):
+    if name.startswith(("veth", "hand", "floor")):
         return "hand"
     return "other" if "ipvs" in name else "ours"
 
@@ -105,17 +105,14 @@ def paths(results, machine):
 def tasks(results, machine):
     width, gap = 300, 90
     height = TOP + len(results) * ROW + 34
-    label_shift = 70
-    global_labels = LABELS + label_shift
     picture = Picture(
-        global_labels + 2 * (width + gap), height, "Start and end of a task with one network, ms, shorter is better", machine
+        LABELS + 2 * (width + gap), height, "Start and end of a task with one network, ms, shorter is better", machine
     )
-    for number, name in enumerate(results):
-        picture.text(global_labels - 14, TOP + number * ROW + ROW / 2 + 4, TASKS[name], "", "end")
+    names(picture, [TASKS[name] for name in results])
     for number, (metric, title) in enumerate((("start", "from apply to RUNNING"), ("stop", "from apply until gone"))):
         cells = [(name, metrics.get(metric)) for name, metrics in results.items()]
         rows = [c and (name, c["median"], c["min"], c["max"]) for name, c in cells]
         largest = max(row[3] for row in rows if row)
-        panel(picture, global_labels + number * (width + gap), width, title, rows, largest, [(0, "grid")], "{:.1f}".format)
+        panel(picture, LABELS + number * (width + gap), width, title, rows, largest, [(0, "grid")], "{:.1f}".format)
     picture.text(12, height - 12, "Bars: medians over all samples. Thin lines: smallest to largest sample.", "note")
     return picture.svg()

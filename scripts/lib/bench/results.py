@@ -12,22 +12,27 @@ METRICS = {
 
 PATHS = {
     "veth": "veth pair",
-    "hand": "bridge and VXLAN by hand, two nodes",
-    "overlay-2": "overlay, task on another node",
-    "overlay-1": "overlay, task on the same node",
-    "vip-2": "VIP, replica on another node",
-    "vip-1": "VIP, replica on the same node",
-    "port-nft-2": "published port, replica on another node, nft",
-    "port-nft-1": "published port, replica on the asked node, nft",
-    "port-ipvs-2": "published port, replica on another node, ipvs",
-    "port-ipvs-1": "published port, replica on the asked node, ipvs",
+    "hand-1": "bridge by hand, same node",
+    "overlay-1": "overlay, same node",
+    "vip-1": "VIP, same node",
+    "hand-2": "bridge and VXLAN by hand, two nodes",
+    "overlay-2": "overlay, two nodes",
+    "vip-2": "VIP, two nodes",
+    "port-nft-1": "published port (nft), replica on the asked node",
+    "port-nft-2": "published port (nft), replica on another node",
+    "port-ipvs-1": "published port (ipvs), replica on the asked node",
+    "port-ipvs-2": "published port (ipvs), replica on another node",
 }
 
+# What else is worth a ratio: this, to that.
+COMPARED = [("overlay-1", "hand-1"), ("overlay-2", "hand-2"), ("vip-1", "overlay-1"), ("vip-2", "overlay-2"),
+            ("port-ipvs-1", "port-nft-1"), ("port-ipvs-2", "port-nft-2")]
+
 TASKS = {
-    "floor-process": "by hand: a process in seven namespaces",
-    "floor-network": "by hand: the same, with a named namespace and a veth pair",
+    "floor-process": "by hand: a process in namespaces of its own",
+    "floor-network": "by hand: the same on a veth pair",
     "row": "task, one after the other",
-    "once": "task, all at once (time of the last, divided)",
+    "once": "task, all at once: time per task",
 }
 
 PATH_BASE = "veth"
@@ -74,6 +79,19 @@ def paths(samples, context):
     return result
 
 
+def compared(samples, measured):
+    """Ratios of one configuration to another, within a round."""
+    result = []
+    for name, base in COMPARED:
+        if name in measured and base in measured:
+            metrics = {
+                metric: spread([v[0] / samples[base][metric][n][0] for n, v in samples[name][metric].items()])
+                for metric in METRICS
+            }
+            result.append({"of": name, "to": base, "ratio": metrics})
+    return result
+
+
 def tasks(samples, context):
     """Milliseconds, and the ratios of each round's median to what is done by hand in that round."""
     result = {}
@@ -100,6 +118,7 @@ def load(folder):
     results = {"context": context}
     if context["only"] != "task":
         results["paths"] = paths(samples["path"], context)
+        results["compared"] = compared(samples["path"], results["paths"])
     if context["only"] != "path":
         results["tasks"] = tasks(samples["task"], context)
     return results

@@ -3,8 +3,7 @@
 from results import METRICS, PATHS, TASKS
 
 
-def ratio(cell):
-    value = cell["ratio"]
+def ratio(value):
     if value["min"] == value["max"]:
         return f"{value['median']:.2f}"
     return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
@@ -32,8 +31,17 @@ def paths(results):
     lines += ["In brackets behind it: the median itself, which means this machine only.", ""]
     lines += head(["path"] + [f"{name} [{unit}]" for name, unit in METRICS.values()])
     for name, metrics in results.items():
-        cells = [f"{ratio(metrics[m])} [{metrics[m]['median']:,.0f}]" for m in METRICS]
+        cells = [f"{ratio(metrics[m]['ratio'])} [{metrics[m]['median']:,.0f}]" for m in METRICS]
         lines.append(row([PATHS[name]] + cells))
+    return lines
+
+
+def compared(results):
+    lines = ["### Compared with each other", "", "Ratio of the first to the second within a round."]
+    lines += [""] + head(["of", "to"] + [name for name, _ in METRICS.values()])
+    for entry in results:
+        cells = [ratio(entry["ratio"][metric]) for metric in METRICS]
+        lines.append(row([PATHS[entry["of"]], PATHS[entry["to"]]] + cells))
     return lines
 
 
@@ -48,14 +56,14 @@ def tasks(results):
             if value is None:
                 cells += ["", ""]
             else:
-                cells += [f"{value['median']:.1f} ({value['min']:.1f} to {value['max']:.1f})", ratio(value)]
+                cells += [f"{value['median']:.1f} ({value['min']:.1f} to {value['max']:.1f})", ratio(value['ratio'])]
         lines.append(row([TASKS[name]] + cells))
     return lines
 
 
 def markdown(results):
     lines = [machine(results["context"])]
-    for kind, part in (("paths", paths), ("tasks", tasks)):
+    for kind, part in (("paths", paths), ("compared", compared), ("tasks", tasks)):
         if kind in results:
             lines += [""] + part(results[kind])
     return "\n".join(lines) + "\n"
