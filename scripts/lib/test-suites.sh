@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2154 # set by report.sh
+#
+# Runs suites of tests and tells of each in one line. Sourced by scripts/test; as a program it is what
+# runs in the virtual machine: test-suites.sh RESULTS FILTER.
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    # shellcheck source-path=SCRIPTDIR source=common.sh
+    source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+    # shellcheck source-path=SCRIPTDIR source=report.sh
+    source "$scripts_dir/lib/report.sh"
+fi
+
+# How long one suite may take, in seconds; an emulated processor is slow.
+suite_timeout=1500
+# Tests that run side by side.
+suite_threads=2
+
+# suite RESULTS NAME COMMAND...: runs it. What it says of its tests is summed up in RESULTS/counts, one line
+# of passed and failed; a command that says nothing of tests counts as one.
+suite() {
+    local results=$1 name=$2 status=0 started=$EPOCHREALTIME passed failed skipped took text
+    shift 2
+    # On a terminal the line is there at once, and is then replaced.
+    [[ ! -t 1 ]] || printf '  %s ...\r' "$name"
+    set +e
+    (
+        set -e
+        "$@"
+    ) >"$results/log" 2>&1
+    status=$?
+    set -e
+    took=$(seconds_since "$started")
+    # test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+    read -r passed failed skipped < <(awk '
+        /^test result: / { passed += $4; failed += $6; skipped += $8; told++ }
+        END { print (told ? passed : "-"), failed + 0, skipped + 0 }' "$results/log")
+    if [[ $passed == - ]]; then
+        passed=$((status == 0)) failed=$((status != 0))
+    elif ((status && !failed)); then
+        # It ended before it could tell, or beside its tests.
+        failed=1
+    fi
+    echo "$passed $failed" >>"$results/counts"
+    if ((failed)); then
+        text="$passed passed, $failed failed"
+        printf '  %-36s %s%-24s%s %8s s\n' "$name" "$red" "$text" "$plain" "$took"
+        sed 's/^/    | /' "$results/log"
+        ((status != 124)) || note "time-out after $suite_timeout s"
+    elif ((passed || skipped)); then # not where the filter leaves nothing
+        text="$passed passed"
+        ((!skipped)) || text+=", $skipped ignored"
+        printf '  %-36s %-24s %s%8s s%s\n' "$name" "$text" "$dim" "$took" "$plain"
+    fi
+}
+
+# run_suite FOLDER PROGRAM FILTER: as cargo would.
+run_suite() {
+    cd "$1"
+    # The tools of this distribution, which scripts/setup has looked for, and no others.
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CARGO_MANIFEST_DIR=$1 \
+        timeout --kill-after=10 "$suite_timeout" "$2" --test-threads "$suite_threads" ${3:+"$3"} </dev/null
+}
+
+# run_suites RESULTS FILTER: those in RESULTS/suites, each a line of kind, name, folder, program.
+run_suites() {
+    local name folder program
+    while IFS=$'\t' read -r -u 3 _ name folder program; do
+        suite "$1" "$name" run_suite "$folder" "$program" "$2"
+    done 3<"$1/suites"
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    mkdir -p "${TMPDIR:-/tmp}"
+    run_suites "$1" "$2"
+fi
