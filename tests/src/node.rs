@@ -80,6 +80,7 @@ impl Node {
                 "--log",
                 "info,netdp=debug,executor=debug",
             ])
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         if let Ok(engine) = std::env::var("FAIRLEAD_TEST_ENGINE") {
             command.args(["--engine", &engine]);
@@ -315,26 +316,37 @@ impl Node {
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
-    /// The events that the node still has.
+    /// The events after a sequence number that the node still has; 0: the state of the
+    /// acknowledgements.
     ///
     /// # Panics
     /// When they cannot be had.
     #[must_use]
-    pub fn events(&self) -> Vec<Value> {
-        let text = self
-            .fairlead(&["--format", "json", "events"])
-            .unwrap_or_else(|e| panic!("{e}"));
+    pub fn events(&self, after: u64) -> Vec<Value> {
+        let text = self.fairlead(&["--format", "json", "events", "--since", &after.to_string()]);
+        let text = text.unwrap_or_else(|e| panic!("{e}"));
         let line = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         text.lines().map(line).collect()
     }
 
-    /// Waits for an event that satisfies a condition.
+    /// The number of the last event so far.
+    #[must_use]
+    pub fn last_event(&self) -> u64 {
+        let events = self.events(0);
+        events
+            .iter()
+            .filter_map(|event| event["sequence"].as_u64())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Waits for an event after a sequence number that satisfies a condition.
     ///
     /// # Panics
     /// When there is none.
-    pub fn await_event(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+    pub fn await_event(&self, after: u64, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
         wait_for(&format!("event {what} at {}", self.id), || {
-            let events = self.events();
+            let events = self.events(after);
             let found = events.iter().find(|event| matches(event)).cloned();
             found.ok_or_else(|| Value::from(events).to_string())
         })
@@ -396,7 +408,7 @@ impl Node {
             namespaces.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
         }
         for netns in namespaces {
-            let script = "ip -br addr; ip neigh; bridge fdb; ipvsadm -Ln 2>&1; nft list ruleset";
+            let script = "set +e; ip -br addr; ip route; ip neigh; bridge fdb; ipvsadm -Ln 2>/dev/null; nft list ruleset";
             text += &format!("# {}\n", netns.display());
             text += &in_netns(&netns, script).unwrap_or_else(|error| error);
         }

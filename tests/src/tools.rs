@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 
 /// How long a condition may take. Far more than it needs anywhere: it only bounds a failing test.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Runs a shell script; its output.
 ///
@@ -73,13 +73,16 @@ pub fn enter(netns: &Path) {
 /// After [`PATIENCE`], with what was missing at last.
 pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let limit = Instant::now() + PATIENCE;
+    // Rarer and rarer: what is waited for needs the processors too.
+    let mut pause = Duration::from_millis(20);
     loop {
         match probe() {
             Ok(value) => return value,
             Err(missing) if Instant::now() > limit => {
                 panic!("waited {PATIENCE:?} for {what}; at last: {missing}")
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            Err(_) => std::thread::sleep(pause),
         }
+        pause = (pause * 3 / 2).min(Duration::from_millis(500));
     }
 }

@@ -48,7 +48,7 @@ impl Bed {
         let node = self.cluster.node(node);
         let before = see(netns, look);
         assert!(!before.trim().is_empty(), "{look} shows nothing");
-        let last = node.events().last().map_or(0, sequence);
+        let last = node.last_event();
         see(netns, damage);
         wait_for(&format!("the repair of: {damage}"), || {
             let now = see(netns, look);
@@ -58,16 +58,12 @@ impl Bed {
                 Err(format!("{now}instead of\n{before}"))
             }
         });
-        node.await_event(&format!("for {damage}"), |event| {
-            sequence(event) > last && event["type"] == "driftHealed"
+        node.await_event(last, &format!("for {damage}"), |event| {
+            event["type"] == "driftHealed"
         });
         self.works()
             .unwrap_or_else(|error| panic!("after {damage}: {error}"));
     }
-}
-
-fn sequence(event: &serde_json::Value) -> u64 {
-    event["sequence"].as_u64().unwrap_or_default()
 }
 
 #[test]
@@ -126,7 +122,7 @@ fn links() {
     let node = bed.cluster.node(1);
     let app = node.network_netns("app");
     let look = "ip -br link | awk '{print $1}' | sed 's/@.*//' | sort";
-    let vxlan = "ip link del $(ip -br link show type vxlan | awk 'NR == 1 {print $1}')";
+    let vxlan = "ip link del $(ip -br link show type vxlan | awk -F'[@ ]' 'NR == 1 {print $1}')";
     bed.damage(1, &app, look, vxlan);
     bed.damage(1, &node.network_netns("ingress"), look, vxlan);
     let task = node.task_netns("asker");
@@ -137,7 +133,8 @@ fn links() {
     // Not gone, but of no use.
     let states = "ip -br link | awk '{print $1, $2}' | sort";
     bed.damage(1, &task, states, "ip link set eth0 down");
-    let vxlan = "ip link set $(ip -br link show type vxlan | awk 'NR == 1 {print $1}') down";
+    let vxlan =
+        "ip link set $(ip -br link show type vxlan | awk -F'[@ ]' 'NR == 1 {print $1}') down";
     bed.damage(1, &app, states, vxlan);
 }
 

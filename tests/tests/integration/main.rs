@@ -8,6 +8,7 @@ mod host_ports;
 mod mesh;
 mod names;
 mod overlay;
+mod refuse;
 mod remains;
 mod survive;
 mod tasks;

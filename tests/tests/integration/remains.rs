@@ -17,7 +17,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             all.extend(files(&path));
         }
-        all.push(path);
+        // Where the daemon puts what belongs to tasks: made with the first of them.
+        if !path.ends_with("run/tasks") && !path.ends_with("state/tasks") {
+            all.push(path);
+        }
     }
     all.sort();
     all

@@ -50,7 +50,7 @@ fn draining_loses_nothing() {
     cluster.apply(&["--wait"]).expect("draining");
     for node in cluster.nodes() {
         for endpoint in ["web-1-app", "web-1-ingress"] {
-            node.await_event("draining", |event| {
+            node.await_event(0, "draining", |event| {
                 event["type"] == "endpointApplied"
                     && event["endpointId"] == endpoint
                     && event["version"] == 2

@@ -145,7 +145,7 @@ fn each_end_has_its_state_and_code() {
         (&json!(137), &json!(true)),
         "{greedy}"
     );
-    node.await_event("OOM", |event| {
+    node.await_event(1, "OOM", |event| {
         event["type"] == "taskOom" && event["taskId"] == "greedy"
     });
     // PID 1 is protected from itself, so it went on; its end is ours to ask for.
