@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::build::{VirtualService, ipvs_protocol};
-use crate::desired::Scheduler;
+use crate::desired::{Engine, Scheduler};
 use crate::error::NetdpError;
 use crate::netns::Netns;
 
@@ -97,8 +97,8 @@ fn pool(service: &VirtualService) -> ipvs::Pool {
     }
 }
 
-fn scheduler(scheduler: Scheduler) -> ipvs::Scheduler {
-    match scheduler {
+fn scheduler(scheduler: Option<Scheduler>) -> ipvs::Scheduler {
+    match scheduler.unwrap_or(Engine::Ipvs.default_scheduler()) {
         // Refused for this engine by whoever reads the label.
         Scheduler::RoundRobin | Scheduler::Random => ipvs::Scheduler::RR,
         Scheduler::WeightedRoundRobin => ipvs::Scheduler::WRR,

@@ -282,15 +282,14 @@ pub struct Service {
     pub vips: Vec<(String, IpAddr)>,
     /// Ports published through the mesh.
     pub ports: Vec<Port>,
-    /// How backends are chosen.
-    pub scheduler: Scheduler,
+    /// How backends are chosen; `None`: as the engine does best.
+    pub scheduler: Option<Scheduler>,
 }
 
 /// How the next backend is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheduler {
-    /// Round robin.
-    #[default]
+    /// Round robin (`ipvs`).
     RoundRobin,
     /// Weighted round robin (`ipvs`).
     WeightedRoundRobin,
@@ -320,7 +319,7 @@ impl std::str::FromStr for Scheduler {
             "random" => Self::Random,
             _ => {
                 return Err(format!(
-                    "{name:?} is no scheduler: rr, wrr, lc, wlc, sh, mh (engine ipvs), rr, random, source (engine nft)"
+                    "{name:?} is no scheduler: rr, wrr, lc, wlc, sh, mh (engine ipvs), random, source (engine nft)"
                 ));
             }
         })
@@ -362,13 +361,21 @@ impl Engine {
         }
     }
 
+    /// What it uses where nobody chose: round robin, or at random.
+    #[must_use]
+    pub fn default_scheduler(self) -> Scheduler {
+        match self {
+            Self::Ipvs => Scheduler::RoundRobin,
+            Self::Nft => Scheduler::Random,
+        }
+    }
+
     /// Whether it can do this.
     #[must_use]
     pub fn supports(self, scheduler: Scheduler) -> bool {
-        use Scheduler::{Random, RoundRobin, SourceHash};
         match self {
-            Self::Ipvs => scheduler != Random,
-            Self::Nft => matches!(scheduler, RoundRobin | Random | SourceHash),
+            Self::Ipvs => scheduler != Scheduler::Random,
+            Self::Nft => matches!(scheduler, Scheduler::Random | Scheduler::SourceHash),
         }
     }
 }

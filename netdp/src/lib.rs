@@ -26,7 +26,7 @@ pub use desired::{
     Backend, Desired, Endpoint, Engine, Gateway, Leg, Mac, MacParseError, Network, Node, Peer,
     Port, Protocol, Sandbox, Scheduler, Segment, Service, Steering,
 };
-pub use error::NetdpError as Error;
+pub use error::NetdpError;
 pub use features::Feature;
 pub use netlink::NetlinkError;
 pub use plane::{DataPlane, Settings};

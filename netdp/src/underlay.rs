@@ -45,7 +45,10 @@ pub(crate) fn probe<'a>(
             mtu = mtu.min(path);
         }
     }
-    Ok(Underlay { mtu })
+    // Loopback's is one more than a veth can have (ETH_MAX_MTU).
+    Ok(Underlay {
+        mtu: mtu.min(0xffff),
+    })
 }
 
 /// Index of the link that has the address.

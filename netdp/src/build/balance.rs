@@ -21,7 +21,7 @@ use crate::nft::{Expr, KeyType, Register, Rule, Set, Table, Value, Verdict, rule
 pub(super) struct Choice<'a> {
     pub(super) key: Vec<Value<'a>>,
     pub(super) backends: Vec<Vec<Value<'a>>>,
-    pub(super) scheduler: Scheduler,
+    pub(super) scheduler: Option<Scheduler>,
 }
 
 /// How the key gets into registers, and what comes out of the map.
@@ -47,9 +47,11 @@ enum Pick {
 }
 
 impl Pick {
-    fn of(scheduler: Scheduler) -> Self {
+    /// VIPs are balanced here also where the engine of published ports is another: what only that
+    /// can do becomes a random choice, and either way of hashing a hash.
+    fn of(scheduler: Option<Scheduler>) -> Self {
         match scheduler {
-            Scheduler::SourceHash | Scheduler::Maglev => Self::Source,
+            Some(Scheduler::SourceHash | Scheduler::Maglev) => Self::Source,
             _ => Self::Random,
         }
     }

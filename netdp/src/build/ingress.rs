@@ -164,7 +164,7 @@ pub(crate) struct VirtualService {
     /// Address and published port, as the node sends it.
     pub(crate) address: IpAddr,
     pub(crate) port: Port,
-    pub(crate) scheduler: Scheduler,
+    pub(crate) scheduler: Option<Scheduler>,
     /// Address, port, weight; weight 0 drains.
     pub(crate) backends: Vec<(IpAddr, u16, u16)>,
 }

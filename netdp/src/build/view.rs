@@ -240,7 +240,7 @@ mod tests {
                 port(8082, 80),
                 port(9000, 8081),
             ],
-            scheduler: crate::desired::Scheduler::default(),
+            scheduler: None,
         };
         let wire = wire_ports(&service);
         assert_eq!(wire[&port(8080, 80)], 80);

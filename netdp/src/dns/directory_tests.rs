@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::desired::{Endpoint, Mac, Network, Scheduler, Service};
+use crate::desired::{Endpoint, Mac, Network, Service};
 
 fn network(name: &str, ingress: bool) -> Network {
     Network {
@@ -21,7 +21,7 @@ fn service(name: &str, vips: &[(&str, &str)]) -> Service {
             .map(|(n, ip)| ((*n).to_owned(), ip.parse().unwrap()))
             .collect(),
         ports: Vec::new(),
-        scheduler: Scheduler::default(),
+        scheduler: None,
     }
 }
 

@@ -14,7 +14,7 @@ use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record};
 use netdp::dns::{ADDRESS, Directory, PORT, Server, Sockets, View, bind};
-use netdp::{Backend, Desired, Endpoint, Mac, Network, Scheduler, Service};
+use netdp::{Backend, Desired, Endpoint, Mac, Network, Service};
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::sync::{oneshot, watch};
 
@@ -347,7 +347,7 @@ pub fn cluster() -> Desired {
         name: "web".into(),
         vips: vips.into(),
         ports: vec![],
-        scheduler: Scheduler::default(),
+        scheduler: None,
     };
     let endpoint = |task: u8| Endpoint {
         network: "id-app".into(),

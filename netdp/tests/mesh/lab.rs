@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netdp::{
     Backend, DataPlane, Desired, Endpoint, Gateway, Leg, Mac, Network, Node, Peer, Port, Protocol,
-    Report, Sandbox, Scheduler, Segment, Service, Settings, Steering,
+    Report, Sandbox, Segment, Service, Settings, Steering,
 };
 use nix::sched::{CloneFlags, setns};
 
@@ -398,7 +398,7 @@ fn desired(i: usize, count: usize, subnet: &str) -> Desired {
                 target: 53,
             },
         ],
-        scheduler: Scheduler::default(),
+        scheduler: None,
     };
     Desired {
         node: Some(Node {

@@ -68,8 +68,8 @@ pub struct ServiceDef {
     pub vips: Vec<(String, IpAddr)>,
     /// Ports published through the mesh.
     pub ports: Vec<Port>,
-    /// How backends are chosen.
-    pub scheduler: Scheduler,
+    /// How backends are chosen; `None`: nobody chose.
+    pub scheduler: Option<Scheduler>,
 }
 
 /// A node of the cluster.

@@ -275,8 +275,12 @@ pub fn backend(
             match view.locals.get(&record.task_id) {
                 None => Some("its task is not on this node".to_owned()),
                 Some(local) if is_serving(local) => None,
+                // What is established lives through the grace period.
                 Some(local) if local.record.stopping => {
-                    Some("its task is being stopped".to_owned())
+                    return (
+                        Backend::Draining,
+                        Some("its task is being stopped".to_owned()),
+                    );
                 }
                 Some(local) => Some(format!("its task is {}", state_name(local.state()))),
             }

@@ -31,7 +31,7 @@ pub enum PlaneError {
     Ended,
     /// It said no.
     #[error(transparent)]
-    Refused(#[from] netdp::Error),
+    Refused(#[from] netdp::NetdpError),
 }
 
 /// What the thread asks of the rest of the daemon.
@@ -48,10 +48,13 @@ enum Command {
         String,
         Protocol,
         u16,
-        oneshot::Sender<Result<u16, netdp::Error>>,
+        oneshot::Sender<Result<u16, netdp::NetdpError>>,
     ),
     Release(String),
-    Reopen(Option<Engine>, oneshot::Sender<Result<(), netdp::Error>>),
+    Reopen(
+        Option<Engine>,
+        oneshot::Sender<Result<(), netdp::NetdpError>>,
+    ),
 }
 
 /// A handle to the thread.

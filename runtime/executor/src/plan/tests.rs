@@ -163,19 +163,16 @@ fn the_node_its_peers_and_a_sandbox() {
 
 #[test]
 fn a_local_backend_is_enabled_while_its_task_runs() {
-    for (state, stopping, enabled) in [
-        (TaskState::Ready, false, false),
-        (TaskState::Starting, false, false),
-        (TaskState::Running, false, true),
-        (TaskState::Running, true, false),
-        (TaskState::Complete, false, false),
+    for (state, stopping, wanted) in [
+        (TaskState::Ready, false, Backend::Disabled),
+        (TaskState::Starting, false, Backend::Disabled),
+        (TaskState::Running, false, Backend::Enabled(1)),
+        // What is established lives through the grace period.
+        (TaskState::Running, true, Backend::Draining),
+        (TaskState::Complete, false, Backend::Disabled),
     ] {
         let plan = plan(&with_task(view(3, |_| {}), state, stopping));
-        let wanted = if enabled {
-            Backend::Enabled(1)
-        } else {
-            Backend::Disabled
-        };
+        let enabled = wanted == Backend::Enabled(1);
         assert_eq!(backend_of(&plan, "e1"), wanted, "{state:?} {stopping}");
         assert_eq!(
             plan.endpoints["e1"].complete, enabled,
@@ -278,7 +275,7 @@ fn acknowledgements_follow_what_is_in_the_kernel() {
     let log = EventLog::new(1000);
     let first = plan(&view(3, |_| {}));
     let failing = |object| {
-        let error = netdp::Error::Unsatisfiable("busy".into());
+        let error = netdp::NetdpError::Unsatisfiable("busy".into());
         Report {
             failures: vec![Failure { object, error }],
             ..Report::default()

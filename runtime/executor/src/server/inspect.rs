@@ -195,7 +195,11 @@ fn service(view: &View, facts: &Facts, id: &str) -> Option<v1::ServiceView> {
         service: Some(service.proto.clone()),
         backends: backends.collect(),
         engine: facts.engine.name().to_owned(),
-        scheduler: service.scheduler.name().to_owned(),
+        scheduler: service
+            .scheduler
+            .unwrap_or(facts.engine.default_scheduler())
+            .name()
+            .to_owned(),
     })
 }
 

@@ -118,13 +118,13 @@ fn services(v: &mut Violations, new: &Assignment, engine: Engine) {
                 Some(_) => {}
             }
         }
-        if !engine.supports(service.scheduler) {
+        if let Some(scheduler) = service.scheduler.filter(|s| !engine.supports(*s)) {
             v.add(
                 at.field("labels").key(SCHEDULER_LABEL),
                 format!(
                     "the engine of this node, {}, has no scheduler {}",
                     engine.name(),
-                    service.scheduler.name()
+                    scheduler.name()
                 ),
             );
         }

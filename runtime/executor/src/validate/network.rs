@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use fairlead_api::v1;
 use ipnet::IpNet;
-use netdp::{Mac, Protocol, Scheduler, Segment, Steering};
+use netdp::{Mac, Protocol, Segment, Steering};
 
 use super::violations::{
     At, Violations, check_address, check_addresses, check_id, check_name, is_unicast,
@@ -177,11 +177,12 @@ pub fn service(v: &mut Violations, proto: &v1::Service) -> Option<ServiceDef> {
         ports.push(port);
     }
     let scheduler = match proto.labels.get(SCHEDULER_LABEL).map(|name| name.parse()) {
-        None => Scheduler::default(),
-        Some(Ok(scheduler)) => scheduler,
+        None => None,
+        Some(Ok(scheduler)) => Some(scheduler),
         Some(Err(reason)) => {
+            let reason: String = reason;
             v.add(at.field("labels").key(SCHEDULER_LABEL), reason);
-            Scheduler::default()
+            None
         }
     };
     (v.len() == before).then(|| ServiceDef {
