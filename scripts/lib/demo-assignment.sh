@@ -55,7 +55,7 @@ edit_remove() {
     edit_assignments "$1" 'if (of != "") return'
 }
 
-# The nodes know each other, and nothing is on them.
+# The nodes know each other, and nothing shall be on them any more.
 edit_remove_all() {
     local node file
     for node in "${nodes[@]}"; do
