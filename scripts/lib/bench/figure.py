@@ -6,6 +6,7 @@ from results import METRICS, PATHS, TASKS
 
 STYLE = """
   text { font: 13px system-ui, 'DejaVu Sans', sans-serif; fill: #24292f }
+  .page { fill: #ffffff }
   .title { font-size: 16px; font-weight: 600 }
   .head { font-weight: 600 }
   .note { font-size: 11.5px; fill: #57606a }
@@ -18,6 +19,7 @@ STYLE = """
   .range { stroke: #24292f; stroke-width: 1.5; opacity: .65 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 }
+    .page { fill: #0d1117 }
     .note { fill: #9198a1 }
     .hand { fill: #7d8590 }
     .ours { fill: #4493f8 }
@@ -37,6 +39,8 @@ class Picture:
     def __init__(self, width, height, title, note):
         self.width, self.height = width, height
         self.parts = [f"<title>{escape(title)}</title>"]
+        # Its own page: what it is shown on may be dark where this is not told so, or the reverse.
+        self.parts.append(f'<rect width="{width}" height="{height}" class="page"/>')
         self.text(12, 26, title, "title")
         self.text(12, 45, note, "note")
 

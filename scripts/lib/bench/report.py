@@ -22,14 +22,14 @@ def main():
         results = measured.load(folder)
     except (OSError, ValueError, KeyError, measured.Incomplete) as error:
         sys.exit(f"report.py: {folder}: {error}")
-    text = table.markdown(results)
     machine = table.machine(results["context"])
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(text, encoding="utf-8")
+    heading = "# Results of scripts/bench\n\n"
+    (folder / "results.md").write_text(heading + table.markdown(results, pictures=True), encoding="utf-8")
     for kind, draw in (("paths", figure.paths), ("tasks", figure.tasks)):
         if kind in results:
             (folder / f"{kind}.svg").write_text(draw(results[kind], machine), encoding="utf-8")
-    sys.stdout.write(text)
+    sys.stdout.write(table.markdown(results))
 
 
 if __name__ == "__main__":

@@ -18,16 +18,17 @@ def head(cells):
 
 
 def machine(context):
-    clock = "instruction clock" if context["clock"] == "instruction clock" else "wall clock"
-    processors = context["processors"]
-    return (
-        f"{'One virtual processor' if clock == 'instruction clock' else processors + ' processors'}, {clock}, "
-        f"Linux {context['kernel']}; rounds: {context['rounds']}; engines: {context['engines'].replace(' ', ', ')}."
-    )
+    if context["clock"] == "instruction clock":
+        where = "One virtual processor, instruction clock"
+    else:
+        # With that load, other work takes its part of every figure.
+        where = f"{context['processors']} processors, load of other work at the start {context['load']}"
+    engines = context["engines"].replace(" ", ", ")
+    return f"{where}, Linux {context['kernel']}; rounds: {context['rounds']}; engines: {engines}."
 
 
 def paths(results):
-    lines = ["### Paths", "", "Ratio to the veth pair of the same round: median (smallest to largest)."]
+    lines = ["## Paths", "", "Ratio to the veth pair of the same round: median (smallest to largest)."]
     lines += ["In brackets behind it: the median itself, which means this machine only.", ""]
     lines += head(["path"] + [f"{name} [{unit}]" for name, unit in METRICS.values()])
     for name, metrics in results.items():
@@ -37,7 +38,7 @@ def paths(results):
 
 
 def compared(results):
-    lines = ["### Compared with each other", "", "Ratio of the first to the second within a round."]
+    lines = ["## Compared with each other", "", "Ratio of the first to the second within a round."]
     lines += [""] + head(["of", "to"] + [name for name, _ in METRICS.values()])
     for entry in results:
         cells = [ratio(entry["ratio"][metric]) for metric in METRICS]
@@ -46,7 +47,7 @@ def compared(results):
 
 
 def tasks(results):
-    lines = ["### Tasks with one network", ""]
+    lines = ["## Tasks with one network", ""]
     lines += ["Milliseconds: median (smallest to largest). Times: how many times what is done by hand with a network.", ""]
     lines += head(["what", "start, ms", "times", "until gone, ms", "times"])
     for name, metrics in results.items():
@@ -61,9 +62,11 @@ def tasks(results):
     return lines
 
 
-def markdown(results):
+def markdown(results, pictures=False):
     lines = [machine(results["context"])]
     for kind, part in (("paths", paths), ("compared", compared), ("tasks", tasks)):
         if kind in results:
             lines += [""] + part(results[kind])
+            if pictures and kind != "compared":
+                lines += ["", f"![The {kind} as a picture]({kind}.svg)"]
     return "\n".join(lines) + "\n"
