@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154 # set by the script that sources this file
+# shellcheck shell=bash disable=SC2154,SC2016 # set by the script that sources this file; awk's variables
 #
 # The paths that are compared: how each is built, and how it is measured. To be sourced after
 # bench-files.sh.
@@ -195,6 +195,22 @@ probe() { # CONFIGURATION
     done
 }
 
+# balanced_by PREFIX ENGINE: whether the kernel, asked itself, has had the connections of the ingress in
+# IPVS, or has nothing in IPVS.
+balanced_by() {
+    local place services connections
+    place=$(on "${1}1" --format json network inspect ingress | jq -r '.[0].netns')
+    # The second is the sum of all processors: the first number, hexadecimal, of the third line.
+    services=$(nsenter --net="$place" -- grep -cE '^(TCP|UDP|FWM)' /proc/net/ip_vs 2>/dev/null) || true
+    connections=$(nsenter --net="$place" -- awk 'NR == 3 { print $1 }' /proc/net/ip_vs_stats 2>/dev/null) || true
+    echo "$2: ${services:-0} services in IPVS, 0x${connections:-0} connections"
+    if [[ $2 == ipvs ]]; then
+        ((${services:-0} == 4 && 16#${connections:-0} > 0))
+    else
+        ((${services:-0} == 0))
+    fi
+}
+
 # measure CONFIGURATION METRIC: prints the figure. Mbit/s for bulk, else answers per second.
 measure() {
     local name=$1 out close=()
@@ -258,9 +274,13 @@ configure() { # ENGINE...
         prefix=m
     done
 }
-probe_paths() {
-    local name
+probe_paths() { # ENGINE...
+    local name engine prefix=n
     for name in "${path_configurations[@]}"; do
         probe "$name"
+    done
+    for engine; do
+        balanced_by "$prefix" "$engine"
+        prefix=m
     done
 }
