@@ -11,6 +11,7 @@ use nix::unistd::Uid;
 use serde_json::{Map, Value, json};
 
 use crate::cleanup::Names;
+use crate::client::tell_task;
 use crate::image;
 use crate::node::Node;
 use crate::spec::{NetworkSpec, ServiceSpec, Spec, TaskSpec};
@@ -444,13 +445,33 @@ impl Cluster {
             .assignment(number, &self.node(number).socket().display().to_string())
     }
 
-    /// Applies everything to all nodes, and waits until tasks run and endpoints are in the kernel.
+    /// Applies everything to all nodes, and waits until tasks run and endpoints are in the kernel,
+    /// and until the tests' servers in the tasks listen, which is some time later.
     ///
     /// # Panics
     /// When a node refuses, or does not get there.
     pub fn deploy(&self) {
         self.apply(&["--wait", "--wait-tasks"])
             .unwrap_or_else(|error| panic!("{error}"));
+        for (index, node) in self.nodes.iter().enumerate() {
+            let serving = self
+                .spec
+                .tasks
+                .iter()
+                .filter(|(_, task)| task.node == index + 1 && task.runs_server());
+            if serving.clone().next().is_none() {
+                continue;
+            }
+            let tasks = node.json(&["ps"]);
+            for task in tasks.as_array().into_iter().flatten() {
+                if serving.clone().any(|(id, _)| task["id"] == id.as_str()) {
+                    let netns = PathBuf::from(task["netns"].as_str().unwrap_or_default());
+                    wait_for(&format!("the server in {}", task["id"]), || {
+                        tell_task(&netns, "resolve localhost")
+                    });
+                }
+            }
+        }
     }
 
     /// Applies everything to all nodes, with flags of `fairlead apply`.

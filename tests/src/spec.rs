@@ -143,6 +143,19 @@ impl TaskSpec {
         self
     }
 
+    /// Whether it shall run the tests' server now.
+    pub(crate) fn runs_server(&self) -> bool {
+        let own = self
+            .fields
+            .get("container")
+            .is_some_and(|container| !container["command"].is_null());
+        let wanted = self
+            .fields
+            .get("desiredState")
+            .is_none_or(|state| state == "running");
+        wanted && !own
+    }
+
     /// Its IPv4 address on a network.
     ///
     /// # Panics

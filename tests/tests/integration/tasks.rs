@@ -91,7 +91,9 @@ fn an_archive_of_docker_save() {
         .set("/container/args", json!([]))
         .set("/container/env", json!([]));
     cluster.deploy();
-    let answer = ask_tcp(&cluster.client(), "192.0.2.1:8080").expect("an answer");
+    let answer = wait_for("its server", || {
+        ask_tcp(&cluster.client(), "192.0.2.1:8080").map_err(|error| error.to_string())
+    });
     assert_eq!(answer.replica, "archive");
 }
 
