@@ -45,13 +45,15 @@ class Picture:
         self.text(12, 45, note, "note")
 
     def text(self, x, y, content, style="", anchor="start"):
-        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{escape(content)}</text>')
+        place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+        self.parts.append(f'<text {place} class="{style}">{escape(content)}</text>')
 
     def line(self, x1, y1, x2, y2, style):
         self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{style}"/>')
 
     def bar(self, x, y, width, height, style):
-        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{height}" rx="2" class="{style}"/>')
+        place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{height}"'
+        self.parts.append(f'<rect {place} rx="2" class="{style}"/>')
 
     def svg(self):
         size = f'width="{self.width}" height="{self.height}" viewBox="0 0 {self.width} {self.height}"'
@@ -79,6 +81,7 @@ def panel(picture, left, width, title, rows, largest, marks, show):
         y = TOP + number * ROW
         picture.bar(left, y + 4, value * scale, ROW - 9, colour(name))
         middle = y + ROW / 2 - 0.5
+        high = min(high, largest)
         if high > low:
             picture.line(left + low * scale, middle, left + high * scale, middle, "range")
         picture.text(left + max(value, high) * scale + 5, middle + 4.5, show(value), "value")
@@ -97,12 +100,14 @@ def paths(results, machine):
     )
     names(picture, [PATHS[name] for name in results])
     ratios = {m: [(n, results[n][m]["ratio"]) for n in results] for m in METRICS}
-    largest = max(1.0, *(r["max"] for rows in ratios.values() for _, r in rows))
+    # Where other work disturbed a round, its ratio may be anything; the scale follows the medians.
+    middle = max(r["median"] for rows in ratios.values() for _, r in rows)
+    largest = min(1.3 * middle, max(r["high"] for rows in ratios.values() for _, r in rows))
     for number, (metric, (title, _)) in enumerate(METRICS.items()):
-        rows = [(name, r["median"], r["min"], r["max"]) for name, r in ratios[metric]]
+        rows = [(name, r["median"], r["low"], r["high"]) for name, r in ratios[metric]]
         marks = [(0, "grid"), (0.25, "grid"), (0.5, "grid"), (0.75, "grid"), (1, "one")]
         panel(picture, LABELS + number * (width + gap), width, title, rows, largest, marks, "{:.2f}".format)
-    picture.text(12, height - 12, "Bars: medians over the rounds. Thin lines: smallest to largest ratio within a round.", "note")
+    picture.text(12, height - 12, "Bars: medians over the rounds. Thin lines: smallest to largest round.", "note")
     return picture.svg()
 
 
@@ -115,8 +120,8 @@ def tasks(results, machine):
     names(picture, [TASKS[name] for name in results])
     for number, (metric, title) in enumerate((("start", "from apply to RUNNING"), ("stop", "from apply until gone"))):
         cells = [(name, metrics.get(metric)) for name, metrics in results.items()]
-        rows = [c and (name, c["median"], c["min"], c["max"]) for name, c in cells]
-        largest = max(row[3] for row in rows if row)
+        rows = [c and (name, c["median"], c["low"], c["high"]) for name, c in cells]
+        largest = min(2 * max(row[1] for row in rows if row), max(row[3] for row in rows if row))
         panel(picture, LABELS + number * (width + gap), width, title, rows, largest, [(0, "grid")], "{:.1f}".format)
-    picture.text(12, height - 12, "Bars: medians over all samples. Thin lines: smallest to largest sample.", "note")
+    picture.text(12, height - 12, "Bars: medians over all samples. Thin lines: eight of ten samples.", "note")
     return picture.svg()

@@ -2,7 +2,7 @@
 
 import csv
 from collections import defaultdict
-from statistics import median
+from statistics import median, quantiles
 
 METRICS = {
     "bulk": ("TCP throughput", "Mbit/s"),
@@ -58,7 +58,12 @@ def read_samples(path):
 
 
 def spread(values):
-    return {"median": median(values), "min": min(values), "max": max(values), "samples": len(values)}
+    """The range is where eight of ten values are; of few values, where all are."""
+    low, high = min(values), max(values)
+    if len(values) >= 10:
+        low, *_, high = quantiles(values, n=10, method="inclusive")
+    return {"median": median(values), "low": low, "high": high, "min": min(values), "max": max(values),
+            "samples": len(values)}
 
 
 def paths(samples, context):

@@ -4,9 +4,15 @@ from results import METRICS, PATHS, TASKS
 
 
 def ratio(value):
-    if value["min"] == value["max"]:
+    if value["low"] == value["high"]:
         return f"{value['median']:.2f}"
-    return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
+    return f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+
+
+def milliseconds(value):
+    if value["low"] == value["high"]:
+        return f"{value['median']:.1f}"
+    return f"{value['median']:.1f} ({value['low']:.1f} to {value['high']:.1f})"
 
 
 def row(cells):
@@ -48,7 +54,8 @@ def compared(results):
 
 def tasks(results):
     lines = ["## Tasks with one network", ""]
-    lines += ["Milliseconds: median (smallest to largest). Times: how many times what is done by hand with a network.", ""]
+    lines += ["Milliseconds: median (range of eight in ten samples). Times: how many times as long as by hand on"]
+    lines += ["a veth pair, by medians of a round.", ""]
     lines += head(["what", "start, ms", "times", "until gone, ms", "times"])
     for name, metrics in results.items():
         cells = []
@@ -57,7 +64,7 @@ def tasks(results):
             if value is None:
                 cells += ["", ""]
             else:
-                cells += [f"{value['median']:.1f} ({value['min']:.1f} to {value['max']:.1f})", ratio(value['ratio'])]
+                cells += [milliseconds(value), ratio(value['ratio'])]
         lines.append(row([TASKS[name]] + cells))
     return lines
 
