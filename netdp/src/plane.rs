@@ -166,25 +166,37 @@ impl DataPlane {
             self.retire(&BTreeSet::new(), &mut report);
             return report;
         };
-        if verify || self.underlay.is_none() || self.node.spec.is_none() {
-            self.probe_underlay(node, &desired, &mut report);
-        }
-        let Some(underlay) = self.underlay.clone() else {
-            return report;
-        };
         let run_dir = self.settings.run_dir.clone();
         let gwbridge = self.settings.gwbridge.clone();
-        let view = View {
+        let idle = Underlay::default();
+        let nothing = BTreeMap::new();
+        let mut view = View {
             desired: &desired,
             node,
             engine: self.engine,
             run_dir: &run_dir,
             gwbridge: &gwbridge,
-            underlay: &underlay,
+            underlay: &idle,
+            inodes: &nothing,
             taken: &taken,
         };
+        // Without anything to build, an underlay that is not there yet is no fault.
+        let underlay = if view.is_in_use() {
+            if verify || self.underlay.is_none() || self.node.spec.is_none() {
+                self.probe_underlay(node, &desired, &mut report);
+            }
+            let Some(underlay) = self.underlay.clone() else {
+                return report;
+            };
+            underlay
+        } else {
+            idle.clone()
+        };
+        view.underlay = &underlay;
+        self.open_namespaces(&desired, &objects(&view), &mut report);
+        let inodes = self.inodes();
+        view.inodes = &inodes;
         let specs = specs(&view);
-        self.open_namespaces(&desired, specs.keys(), &mut report);
         let mut cleanups = Vec::new();
 
         // The node first: the tasks' gateway legs and the ingress' leg are made from there.
@@ -280,12 +292,7 @@ impl DataPlane {
 
     /// Opens, or makes, every namespace that is wanted. One that was replaced behind our back is
     /// opened anew.
-    fn open_namespaces<'a>(
-        &mut self,
-        desired: &Desired,
-        objects: impl Iterator<Item = &'a Object>,
-        report: &mut Report,
-    ) {
+    fn open_namespaces(&mut self, desired: &Desired, objects: &[Object], report: &mut Report) {
         for object in objects {
             let (path, name) = match object {
                 Object::Network(id) => {
@@ -314,6 +321,17 @@ impl DataPlane {
                 report.fail(object, [error]);
             }
         }
+    }
+
+    fn inodes(&self) -> BTreeMap<String, u64> {
+        let inodes = self
+            .others
+            .iter()
+            .filter_map(|(object, held)| match object {
+                Object::Sandbox(id) => Some((id.clone(), held.namespace.netns().inode().ok()?)),
+                _ => None,
+            });
+        inodes.collect()
     }
 
     fn balance(&mut self, view: &View<'_>, verify: bool, report: &mut Report) {
@@ -409,23 +427,27 @@ impl DataPlane {
     }
 }
 
-/// The spec of each namespace but the node's. Networks sort before sandboxes.
+/// Every namespace that should be, but the node's.
+fn objects(view: &View<'_>) -> Vec<Object> {
+    let networks = view.desired.networks.keys().filter(|id| view.is_needed(id));
+    let sandboxes = view.desired.sandboxes.keys();
+    let networks = networks.cloned().map(Object::Network);
+    networks
+        .chain(sandboxes.cloned().map(Object::Sandbox))
+        .collect()
+}
+
+/// Their specs. Networks sort before sandboxes.
 fn specs(view: &View<'_>) -> BTreeMap<Object, Spec> {
-    let networks = view
-        .desired
-        .networks
-        .iter()
-        .filter(|(id, _)| view.is_needed(id));
-    let networks = networks.map(|(id, network)| {
-        (
-            Object::Network(id.clone()),
-            build::overlay(view, id, network),
-        )
+    let specs = objects(view).into_iter().filter_map(|object| {
+        let spec = match &object {
+            Object::Network(id) => build::overlay(view, id, view.desired.networks.get(id)?),
+            Object::Sandbox(id) => build::task(view, id, view.desired.sandboxes.get(id)?),
+            Object::Node | Object::Service(_) => return None,
+        };
+        Some((object, spec))
     });
-    let sandboxes = view.desired.sandboxes.iter();
-    let sandboxes = sandboxes
-        .map(|(id, sandbox)| (Object::Sandbox(id.clone()), build::task(view, id, sandbox)));
-    networks.chain(sandboxes).collect()
+    specs.collect()
 }
 
 fn is_wanted(view: &View<'_>, object: &Object) -> bool {
@@ -458,7 +480,12 @@ fn sync(
             detail,
         }));
     }
-    let stale = conntrack::changed(&held.pins, &spec.pins);
+    // What an earlier process programmed has its connections where they belong.
+    let stale = if synced.adopted {
+        BTreeSet::new()
+    } else {
+        conntrack::changed(&held.pins, &spec.pins)
+    };
     let mut errors = synced.errors;
     if !stale.is_empty()
         && let Err(source) = held.namespace.nft.flush(&stale)

@@ -6,7 +6,7 @@ use super::ip::{Ip, came_by, goes_by, goes_by_other};
 use super::names;
 use super::view::View;
 use crate::desired::{Gateway, Mac};
-use crate::namespace::{Destination, FdbEntry, Link, LinkKind, Port, Spec, VethPeer};
+use crate::namespace::{Destination, FdbEntry, Link, LinkKind, Neighbour, Port, Spec, VethPeer};
 use crate::nft::{CtKey, Expr, Register, Rule, Verdict, rule};
 
 /// Bits of `ct state` and `ct status` (`linux/netfilter/nf_conntrack_common.h`); host order.
@@ -33,10 +33,17 @@ pub(super) fn devices(spec: &mut Spec, view: &View<'_>) {
         let Some(gateway) = &sandbox.gateway else {
             continue;
         };
-        let port = names::gateway_port(id);
+        let port = view.gateway_port(id);
         // Ports do not flood what is for others: the bridge must know who is where.
         if let Some(mac) = leg_mac(gateway) {
             let destination = Destination::Port;
+            for address in &gateway.addresses {
+                spec.neighbours.push(Neighbour {
+                    link: bridge.to_owned(),
+                    address: address.addr(),
+                    mac,
+                });
+            }
             spec.fdb.push(FdbEntry {
                 link: port.clone(),
                 mac,

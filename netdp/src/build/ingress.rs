@@ -27,7 +27,7 @@ pub(super) fn extend(spec: &mut Spec, view: &View<'_>, id: &str, network: &Netwo
     spec.links.push(Link {
         name: names::NODE_LEG.to_owned(),
         kind: LinkKind::VethEnd,
-        mac: None,
+        mac: Some(names::LEG_MACS.1),
         mtu: Some(view.underlay.mtu),
         port: None,
         alias: "to the node".to_owned(),
@@ -57,6 +57,11 @@ pub(super) fn extend(spec: &mut Spec, view: &View<'_>, id: &str, network: &Netwo
 fn routing(spec: &mut Spec, network: &Network, ip: Ip) {
     let (node, own) = ip.leg();
     spec.addresses.push((names::NODE_LEG.to_owned(), own));
+    spec.neighbours.push(Neighbour {
+        link: names::NODE_LEG.to_owned(),
+        address: node.addr(),
+        mac: names::LEG_MACS.0,
+    });
     for table in [TO_NODE, MAIN] {
         spec.routes.push(Route {
             destination: ip.any(),

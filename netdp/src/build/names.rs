@@ -2,10 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::desired::Mac;
+
 /// The routed leg between node and ingress, on the node's side.
 pub(crate) const INGRESS_LEG: &str = "fl_ingress";
 /// The same on the ingress side.
 pub(crate) const NODE_LEG: &str = "node";
+
+/// MACs of the leg's two ends, the node's first: known beforehand, so that neither has to ask for
+/// the other's.
+pub(crate) const LEG_MACS: (Mac, Mac) =
+    (Mac([0x02, 0x4d, 0, 0, 0, 1]), Mac([0x02, 0x4d, 0, 0, 0, 2]));
 
 /// File of an overlay network's namespace.
 pub(crate) fn netns_of_network(run_dir: &Path, network: &str) -> PathBuf {
@@ -25,14 +32,20 @@ pub(super) fn vxlan(vni: u32) -> String {
     format!("vx{vni}")
 }
 
-/// A task's port in an overlay's bridge. Interface names have 15 characters: ids are hashed.
-pub(super) fn overlay_port(task: &str) -> String {
-    format!("t{:012x}", fnv(task) >> 16)
+/// A task's port in an overlay's bridge. Interface names have 15 characters, so the id is hashed;
+/// the inode of the task's namespace is hashed with it, because the port of a namespace that was
+/// just removed stays for a while, and must not be taken for that of the next one.
+pub(super) fn overlay_port(task: &str, inode: u64) -> String {
+    format!("t{:012x}", hash(task, inode))
 }
 
 /// A task's port in the gwbridge.
-pub(super) fn gateway_port(task: &str) -> String {
-    format!("flg{:012x}", fnv(task) >> 16)
+pub(super) fn gateway_port(task: &str, inode: u64) -> String {
+    format!("flg{:012x}", hash(task, inode))
+}
+
+fn hash(task: &str, inode: u64) -> u64 {
+    fnv(&format!("{task}/{inode}")) >> 16
 }
 
 /// FNV-1a, 64 bits: the same after every restart.
@@ -52,8 +65,8 @@ mod tests {
             "a",
             "task-with-a-very-long-identifier-of-sixty-four-characters-000000",
         ] {
-            assert!(overlay_port(id).len() < 16);
-            assert!(gateway_port(id).len() < 16);
+            assert!(overlay_port(id, u64::MAX).len() < 16);
+            assert!(gateway_port(id, u64::MAX).len() < 16);
         }
         assert!(vxlan(0xff_ffff).len() < 16);
     }

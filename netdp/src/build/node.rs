@@ -8,7 +8,7 @@ use super::names;
 use super::view::View;
 use crate::conntrack::Pin;
 use crate::desired::Protocol;
-use crate::namespace::{Link, LinkKind, Spec, VethPeer};
+use crate::namespace::{Link, LinkKind, Neighbour, Spec, VethPeer};
 use crate::nft::{
     ChainKind, Expr, Family, Guard, HOOK_FORWARD, HOOK_INPUT, Hook, KeyType, Meta, Register, Rule,
     Set, TABLE, Table, Value, Verdict, load, priority, rule,
@@ -29,6 +29,9 @@ pub(crate) fn node(view: &View<'_>) -> Spec {
     }
     gwbridge::devices(&mut spec, view);
     spec.sysctl("net/ipv4/ip_forward", "1");
+    if has(view, Ip::V6) {
+        spec.sysctl(Ip::V6.sysctl("all", "forwarding"), "1");
+    }
     if view.has_ingress() {
         ingress_leg(&mut spec, view);
     }
@@ -71,9 +74,9 @@ fn ingress_leg(spec: &mut Spec, view: &View<'_>) {
         kind: LinkKind::Veth(VethPeer {
             netns: names::netns_of_network(view.run_dir, ingress),
             name: names::NODE_LEG.to_owned(),
-            mac: None,
+            mac: Some(names::LEG_MACS.1),
         }),
-        mac: None,
+        mac: Some(names::LEG_MACS.0),
         mtu: Some(view.underlay.mtu),
         port: None,
         alias: "to the ingress network".to_owned(),
@@ -82,9 +85,11 @@ fn ingress_leg(spec: &mut Spec, view: &View<'_>) {
     spec.sysctl(Ip::V4.sysctl(leg, "route_localnet"), "1");
     for ip in Ip::BOTH.into_iter().filter(|ip| has_ingress(view, *ip)) {
         spec.addresses.push((leg.to_owned(), ip.leg().0));
-        if ip.is_v6() {
-            spec.sysctl(ip.sysctl("all", "forwarding"), "1");
-        }
+        spec.neighbours.push(Neighbour {
+            link: leg.to_owned(),
+            address: ip.leg().1.addr(),
+            mac: names::LEG_MACS.1,
+        });
     }
 }
 
@@ -120,19 +125,33 @@ fn table(view: &View<'_>, ip: Ip, spec: &mut Spec) -> Table {
         return table;
     }
     let rules = published(view, ip, &mut table, spec);
+    // A packet from ::1 cannot leave by another device: it meets the port that nobody listens on,
+    // and is refused.
+    let own_rules = if ip.is_v6() {
+        let elsewhere = vec![
+            ip.destination(Register(0)),
+            Expr::differs(Register(0), &octets(ip.loopback().addr())),
+        ];
+        rules
+            .iter()
+            .map(|rule| rule.clone().after(elsewhere.clone()))
+            .collect()
+    } else {
+        rules.clone()
+    };
     table.base(
         "published-in",
         ChainKind::Nat,
         Hook::Prerouting,
         priority::DSTNAT,
-        rules.clone(),
+        rules,
     );
     table.base(
         "published-out",
         ChainKind::Nat,
         Hook::Output,
         priority::DSTNAT,
-        rules,
+        own_rules,
     );
     let mut source = ingress_source(view, ip);
     source.extend(gwbridge::source_nat(view, ip));

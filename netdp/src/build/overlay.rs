@@ -78,7 +78,7 @@ fn local_legs(spec: &mut Spec, view: &View<'_>, id: &str, network: &Network, mtu
         let Some(segment) = segment_of(network, leg) else {
             continue;
         };
-        let port = names::overlay_port(task);
+        let port = view.overlay_port(task);
         spec.links.push(Link {
             name: port.clone(),
             kind: LinkKind::Veth(VethPeer {
@@ -141,109 +141,97 @@ fn remote_endpoints(spec: &mut Spec, view: &View<'_>, id: &str, network: &Networ
     }
 }
 
-/// A task may not lie: what comes in by its port bears its own MAC and its own addresses.
+/// A task may not lie: what comes in by its port bears its own MAC and its own addresses. One look
+/// into a set decides about an IP or ARP packet.
 fn port_guard(view: &View<'_>, id: &str) -> Table {
     let mut table = Table::new(Family::Bridge, TABLE);
     let mut ports = Set::new("ports", &[KeyType::IfName]);
     let mut macs = Set::new("macs", &[KeyType::IfName, KeyType::Ether]);
-    let mut v4 = Set::new("addresses", &[KeyType::IfName, KeyType::Ipv4]);
-    let mut v6 = Set::new("addresses6", &[KeyType::IfName, KeyType::Ipv6]);
+    let mut v4 = Set::new("senders", &[KeyType::IfName, KeyType::Ether, KeyType::Ipv4]);
+    let mut v6 = Set::new(
+        "senders6",
+        &[KeyType::IfName, KeyType::Ether, KeyType::Ipv6],
+    );
     for (task, _, leg) in view.legs(id) {
-        let port = names::overlay_port(task);
-        let name = Value::IfName(&port);
+        let port = view.overlay_port(task);
+        let (name, mac) = (Value::IfName(&port), Value::Ether(leg.mac.0));
         ports.insert(&[name]);
-        macs.insert(&[name, Value::Ether(leg.mac.0)]);
+        macs.insert(&[name, mac]);
         for address in &leg.addresses {
             let set = if address.addr().is_ipv6() {
                 &mut v6
             } else {
                 &mut v4
             };
-            set.insert(&[name, Value::Address(address.addr())]);
+            set.insert(&[name, mac, Value::Address(address.addr())]);
         }
     }
     if ports.is_empty() {
         return table;
     }
     table.sets = vec![ports, macs, v4, v6];
-    let drop = || Expr::verdict(&Verdict::Drop);
-    let name = || Expr::meta(Meta::IifName, Register(0));
-    // The name fills four registers; the second part of a key follows.
-    let second = Register(4);
+    let accept = || Expr::verdict(&Verdict::Accept);
+    // The name fills four registers, the MAC two; the address follows.
+    let (name, mac, address) = (Register(0), Register(4), Register(6));
     let of = |ethertype: [u8; 2]| {
-        [
-            Expr::meta(Meta::Protocol, Register(0)),
-            Expr::equals(Register(0), &ethertype),
+        vec![
+            Expr::meta(Meta::Protocol, name),
+            Expr::equals(name, &ethertype),
         ]
     };
-    let lies = |comment, ethertype, load: Expr, set| -> Rule {
-        let mut expressions = of(ethertype).to_vec();
-        expressions.extend([name(), load, Expr::in_set(set, Register(0), true), drop()]);
+    let sender = |comment, ethertype, source: Expr, set| -> Rule {
+        let mut expressions = of(ethertype);
+        expressions.extend([
+            Expr::meta(Meta::IifName, name),
+            load::link_source(mac),
+            source,
+        ]);
+        expressions.extend([Expr::in_set(set, name, false), accept()]);
         rule(comment, expressions)
     };
-    let v4_source = load::network(Ip::V4.source_offset(), 4, second);
+    // For neighbour discovery: with the task's own MAC, but before or beside its own address.
+    let discovery = |compare: Vec<Expr>| -> Rule {
+        let mut expressions = of(Ip::V6.ethertype());
+        expressions.extend(compare);
+        expressions.extend([Expr::meta(Meta::IifName, name), load::link_source(mac)]);
+        expressions.extend([Expr::in_set("macs", name, false), accept()]);
+        rule("link-local or no source", expressions)
+    };
+    let v6_source = |length| load::network(Ip::V6.source_offset(), length, name);
     // Sender's protocol address in an ARP packet for IPv4 over Ethernet (RFC 826).
-    let arp_source = load::network(14, 4, second);
-    let v6_source = load::network(Ip::V6.source_offset(), 16, second);
+    let arp_source = load::network(14, 4, address);
     let rules = vec![
         rule(
             "only the tasks' ports are guarded",
             vec![
-                name(),
-                Expr::in_set("ports", Register(0), true),
-                Expr::verdict(&Verdict::Accept),
+                Expr::meta(Meta::IifName, name),
+                Expr::in_set("ports", name, true),
+                accept(),
             ],
         ),
-        rule(
-            "another's MAC",
-            vec![
-                name(),
-                load::link_source(second),
-                Expr::in_set("macs", Register(0), true),
-                drop(),
-            ],
-        ),
-        lies(
-            "another's address",
+        sender(
+            "IPv4",
             Ip::V4.ethertype(),
-            v4_source,
-            "addresses",
+            Ip::V4.source(address),
+            "senders",
         ),
-        lies(
-            "another's address in ARP",
-            ETHERTYPE_ARP,
-            arp_source,
-            "addresses",
-        ),
-        rule(
-            "link-local and unspecified sources are for neighbour discovery",
-            {
-                let mut expressions = of(Ip::V6.ethertype()).to_vec();
-                expressions.extend([
-                    load::network(Ip::V6.source_offset(), 2, Register(0)),
-                    Expr::bitwise(Register(0), &[0xff, 0xc0], &[0, 0]),
-                    Expr::equals(Register(0), &[0xfe, 0x80]),
-                    Expr::verdict(&Verdict::Accept),
-                ]);
-                expressions
-            },
-        ),
-        rule("", {
-            let mut expressions = of(Ip::V6.ethertype()).to_vec();
-            expressions.extend([
-                load::network(Ip::V6.source_offset(), 16, Register(0)),
-                Expr::equals(Register(0), &[0; 16]),
-                Expr::verdict(&Verdict::Accept),
-            ]);
-            expressions
-        }),
-        lies(
-            "another's address",
+        sender("ARP", ETHERTYPE_ARP, arp_source, "senders"),
+        sender(
+            "IPv6",
             Ip::V6.ethertype(),
-            v6_source,
-            "addresses6",
+            Ip::V6.source(address),
+            "senders6",
         ),
-        neither(&[Ip::V4.ethertype(), Ip::V6.ethertype(), ETHERTYPE_ARP]),
+        discovery(vec![
+            v6_source(2),
+            Expr::bitwise(name, &[0xff, 0xc0], &[0, 0]),
+            Expr::equals(name, &[0xfe, 0x80]),
+        ]),
+        discovery(vec![v6_source(16), Expr::equals(name, &[0; 16])]),
+        rule(
+            "another's, or neither IP nor ARP",
+            vec![Expr::verdict(&Verdict::Drop)],
+        ),
     ];
     table.base(
         "senders",
@@ -253,16 +241,4 @@ fn port_guard(view: &View<'_>, id: &str) -> Table {
         rules,
     );
     table
-}
-
-/// Drops every other EtherType: nothing else belongs on an overlay.
-fn neither(ethertypes: &[[u8; 2]]) -> Rule {
-    let mut expressions = vec![Expr::meta(Meta::Protocol, Register(0))];
-    expressions.extend(
-        ethertypes
-            .iter()
-            .map(|kind| Expr::differs(Register(0), kind)),
-    );
-    expressions.push(Expr::verdict(&Verdict::Drop));
-    rule("neither IP nor ARP", expressions)
 }

@@ -11,7 +11,7 @@ use crate::conntrack::Pin;
 use crate::desired::{Backend, Leg, Sandbox};
 use crate::namespace::{Link, LinkKind, Route, Spec};
 use crate::nft::{
-    ChainKind, Expr, Hook, Register, Rule, Set, TABLE, Table, Value, load, priority, rule,
+    ChainKind, Expr, Hook, Register, Rule, Set, TABLE, Table, Value, Verdict, load, priority, rule,
 };
 
 const MAIN: u32 = 254;
@@ -138,17 +138,12 @@ fn resolver(table: &mut Table, port: u16) {
     const DESTINATION: u32 = 2;
     let host = ipnet::Ipv4Net::new_assert(RESOLVER, 32).into();
     let rewrite = |number, checksum, offset, from: u16, to: u16| {
-        let (matches, load) = if offset == DESTINATION {
-            (
-                Ip::V4.destination_in(host),
-                load::destination_port(Register(0)),
-            )
+        let mut expressions = protocol_is(number);
+        expressions.push(if offset == DESTINATION {
+            load::destination_port(Register(0))
         } else {
-            (Ip::V4.source_in(host), load::source_port(Register(0)))
-        };
-        let mut expressions = matches;
-        expressions.extend(protocol_is(number));
-        expressions.push(load);
+            load::source_port(Register(0))
+        });
         expressions.push(Expr::equals(Register(0), &from.to_be_bytes()));
         expressions.push(Expr::immediate(Register(0), &to.to_be_bytes()));
         expressions.push(Expr::write_port(offset, checksum, Register(0)));
@@ -158,21 +153,18 @@ fn resolver(table: &mut Table, port: u16) {
         PROTOCOLS.map(|(number, checksum)| rewrite(number, checksum, DESTINATION, DNS_PORT, port));
     let answers =
         PROTOCOLS.map(|(number, checksum)| rewrite(number, checksum, SOURCE, port, DNS_PORT));
+    table.chain("to-resolver", queries.to_vec());
+    table.chain("from-resolver", answers.to_vec());
+    // All other packets of the task pay for one comparison.
+    let goto = |mut matches: Vec<Expr>, chain: &str| {
+        matches.push(Expr::verdict(&Verdict::Goto(chain.to_owned())));
+        vec![rule("", matches)]
+    };
+    let queries = goto(Ip::V4.destination_in(host), "to-resolver");
+    let answers = goto(Ip::V4.source_in(host), "from-resolver");
     let filter = ChainKind::Filter;
-    table.base(
-        "queries",
-        filter,
-        Hook::Output,
-        priority::RAW,
-        queries.to_vec(),
-    );
-    table.base(
-        "answers-dns",
-        filter,
-        Hook::Input,
-        priority::FILTER,
-        answers.to_vec(),
-    );
+    table.base("queries", filter, Hook::Output, priority::RAW, queries);
+    table.base("replies", filter, Hook::Input, priority::FILTER, answers);
 }
 
 /// VIPs are balanced where the connection starts: here.

@@ -26,6 +26,8 @@ pub(crate) struct View<'a> {
     /// Name of the gwbridge's device.
     pub(crate) gwbridge: &'a str,
     pub(crate) underlay: &'a Underlay,
+    /// Inode of each task's namespace.
+    pub(crate) inodes: &'a BTreeMap<String, u64>,
     /// Published ports that somebody else on this node has.
     pub(crate) taken: &'a BTreeSet<(Protocol, u16)>,
 }
@@ -44,6 +46,16 @@ impl<'a> View<'a> {
             .iter()
             .copied()
             .find(|vtep| vtep.is_ipv6() == ours.is_ipv6())
+    }
+
+    /// A task's port in an overlay's bridge.
+    pub(crate) fn overlay_port(&self, task: &str) -> String {
+        super::names::overlay_port(task, self.inodes.get(task).copied().unwrap_or(0))
+    }
+
+    /// A task's port in the gwbridge.
+    pub(crate) fn gateway_port(&self, task: &str) -> String {
+        super::names::gateway_port(task, self.inodes.get(task).copied().unwrap_or(0))
     }
 
     /// MTU of the devices of a network, bytes.

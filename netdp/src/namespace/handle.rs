@@ -33,6 +33,8 @@ pub(crate) struct Synced {
     pub(crate) changes: Vec<String>,
     pub(crate) errors: Vec<NetdpError>,
     pub(crate) cleanup: Cleanup,
+    /// An earlier process had programmed this namespace.
+    pub(crate) adopted: bool,
 }
 
 /// What is to be removed, after everything else is in place: balancing must not point to what is
@@ -88,6 +90,7 @@ impl Namespace {
         let tables = self
             .tables
             .sync(&mut self.nft, &self.name, &spec.tables, verify);
+        synced.adopted = tables.adopted;
         synced.changes.extend(tables.healed);
         synced.errors.extend(tables.errors);
         if spec.shared {

@@ -76,10 +76,11 @@ impl Namespace {
         }
         if spec.local_last {
             for ipv6 in [false, true] {
-                // A kernel without IPv6 has no rule to move.
                 let first = have.local.contains(&(ipv6, 0));
                 let moved = have.local.contains(&(ipv6, LOCAL_RULE));
-                if first && !moved {
+                // A kernel without IPv6 has no rule to move.
+                let used = first || spec.rules.iter().any(|rule| rule.ipv6 == ipv6);
+                if used && !moved {
                     let message = RouteNetlinkMessage::NewRule(parts::local_rule(ipv6, LOCAL_RULE));
                     let object = "routing rule for the local table";
                     requests.push(self.request("add", object, NLM_F_CREATE | NLM_F_EXCL, message));

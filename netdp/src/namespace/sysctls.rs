@@ -44,6 +44,25 @@ fn write_sysctl(sysctl: &Sysctl) -> Result<bool, NetdpError> {
         }
         _ => {}
     }
+    if sysctl.path == "net/ipv6/conf/all/forwarding" {
+        keep_router_advertisements();
+    }
     std::fs::write(&path, sysctl.value).map_err(NetdpError::file("write", path))?;
     Ok(true)
+}
+
+/// A link that takes its routes from router advertisements stops doing so when forwarding is
+/// switched on, unless it is told to go on (`accept_ra` 2, Linux ip-sysctl). What cannot be told
+/// is left: forwarding matters more, and a link that vanishes meanwhile is none of ours.
+fn keep_router_advertisements() {
+    let links = std::fs::read_dir("/proc/sys/net/ipv6/conf")
+        .into_iter()
+        .flatten()
+        .flatten();
+    for link in links.filter(|link| link.file_name() != "all" && link.file_name() != "default") {
+        let path = link.path().join("accept_ra");
+        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+            let _ = std::fs::write(&path, "2");
+        }
+    }
 }

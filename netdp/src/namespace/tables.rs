@@ -21,6 +21,8 @@ pub(super) struct Committed {
 pub(super) struct Outcome {
     /// Tables that somebody else had changed, and that are as programmed again.
     pub(super) healed: Vec<String>,
+    /// There were tables of an earlier process.
+    pub(super) adopted: bool,
     pub(super) errors: Vec<NetdpError>,
 }
 
@@ -41,7 +43,10 @@ impl Committed {
         let mut gone: Vec<_> = self.tables.keys().cloned().collect();
         if !self.swept {
             match socket.own_tables() {
-                Ok(left) => gone.extend(left.into_iter().map(|family| (family, TABLE.to_owned()))),
+                Ok(left) => {
+                    outcome.adopted = !left.is_empty();
+                    gone.extend(left.into_iter().map(|family| (family, TABLE.to_owned())));
+                }
                 Err(source) => outcome.errors.push(NetdpError::Netlink {
                     action: format!("list the nftables tables of {namespace}"),
                     source,

@@ -286,6 +286,8 @@ impl Cgroup {
             match fs::create_dir(&directory) {
                 Ok(()) => return layout::prepare_cpuset(hierarchy, &directory),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    // Whoever made it may not have come to this yet.
+                    layout::prepare_cpuset(hierarchy, &directory)?;
                     return Err(CgroupError::Exists(directory));
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound && !last_try => {}
