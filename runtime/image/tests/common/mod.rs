@@ -114,9 +114,12 @@ pub fn python(program: &str, args: &[&str]) -> String {
 /// Mounts `mount` at `point` in a mount namespace of its own and runs a script there.
 pub fn mounted(mount: &OverlayMount, point: &Path, script: &str) -> String {
     fs::create_dir_all(point).expect("a mount point");
+    // Options of mount(2) have one page: layers of one folder are named from there.
+    let folder = mount.lower[0].parent().expect("a folder");
     let lower: Vec<_> = mount
         .lower
         .iter()
+        .map(|path| path.strip_prefix(folder).unwrap_or(path))
         .map(|path| path.display().to_string())
         .collect();
     let options = format!(
@@ -126,7 +129,8 @@ pub fn mounted(mount: &OverlayMount, point: &Path, script: &str) -> String {
         mount.work.display()
     );
     let inner = format!(
-        "mount -t overlay overlay -o '{options}' '{}'\n{script}",
+        "cd '{}'\nmount -t overlay overlay -o '{options}' '{}'\n{script}",
+        folder.display(),
         point.display()
     );
     let output = Command::new("unshare")
