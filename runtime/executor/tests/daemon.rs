@@ -299,9 +299,24 @@ async fn a_daemon_that_is_killed_again_and_again_converges() {
         assert_eq!(inspect(&mut client).await.assignment, format!("r{round}"));
     }
     client.assign(complete("on", &tasks)).await.unwrap();
-    for task in &tasks {
-        status(&mut client, &task.id, |s| s.state() == TaskState::Running).await;
-    }
+    // A task that is still on its way out from the round before begins anew after that: its status
+    // may first be that of its end.
+    let running = async {
+        loop {
+            let views = inspect(&mut client).await.tasks;
+            let states = views.iter().filter_map(|view| view.status.as_ref());
+            if states.filter(|s| s.state() == TaskState::Running).count() == tasks.len() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let running = tokio::time::timeout(Duration::from_secs(120), running).await;
+    assert!(
+        running.is_ok(),
+        "not all run: {:?}",
+        inspect(&mut client).await.tasks
+    );
     let shims = traces(&daemon)
         .iter()
         .filter(|t| t.contains("fairlead-shim"))
