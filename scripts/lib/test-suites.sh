@@ -71,6 +71,10 @@ run_suites() {
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
-    mkdir -p "${TMPDIR:-/tmp}"
+    # On the disk, because an overlay cannot hold the upper layer of another one; at a short path,
+    # because an overlay of many layers has to fit them into one page of mount options.
+    mkdir -p /var/lib/tests /t
+    mount --bind /var/lib/tests /t
+    export TMPDIR=/t
     run_suites "$1" "$2"
 fi
