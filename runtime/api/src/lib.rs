@@ -3,7 +3,12 @@
 //! tells how the calls work together.
 
 /// The first and only version of the contract.
-#[allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant, unused_qualifications)]
+#[allow(
+    missing_docs,
+    clippy::doc_markdown,
+    clippy::large_enum_variant,
+    unused_qualifications
+)]
 pub mod v1 {
     tonic::include_proto!("fairlead.executor.v1");
 }
