@@ -1,5 +1,6 @@
 //! `fairleadd`, the executor daemon of a Fairlead node.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -19,7 +20,9 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -36,5 +39,16 @@ fn main() -> ExitCode {
             eprintln!("fairleadd: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Each task takes some descriptors (namespace, netlink, names), so that the usual soft limit of
+/// 1024 would end a node at some hundred tasks. What the hard limit allows is enough to try.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }

@@ -11,7 +11,7 @@ use super::value::{FileMode, Nanos, Text};
 mirror! {
     /// What runs in a task.
     pub struct Container = v1::ContainerSpec {
-        /// A registry reference, or docker-archive:/PATH[:REF], oci-archive:/PATH[:TAG], oci:/DIR[:TAG], dir:/PATH.
+        /// A registry reference, or docker-archive:/PATH or docker-archive:/PATH:REF, oci-archive:/PATH or oci-archive:/PATH:TAG, oci:/DIR or oci:/DIR:TAG, dir:/PATH.
         image: String = image,
     } optional {
         /// Labels of the container.
