@@ -83,13 +83,16 @@ impl Namespace {
         verify: bool,
     ) -> Synced {
         let mut synced = Synced::default();
-        if let Err(error) = self.sync_devices(spec, &mut node, verify, &mut synced) {
-            synced.errors.push(error);
-            return synced;
-        }
+        let links = match self.sync_devices(spec, &mut node, verify, &mut synced) {
+            Ok(links) => links,
+            Err(error) => {
+                synced.errors.push(error);
+                return synced;
+            }
+        };
         let tables = self
             .tables
-            .sync(&mut self.nft, &self.name, &spec.tables, verify);
+            .sync(&mut self.nft, &self.name, &spec.tables, &links, verify);
         synced.adopted = tables.adopted;
         synced.changes.extend(tables.healed);
         synced.errors.extend(tables.errors);
@@ -131,13 +134,14 @@ impl Namespace {
         Ok(self.route.execute(requests))
     }
 
+    /// Everything but the tables; the links by name, with their indices.
     fn sync_devices(
         &mut self,
         spec: &Spec,
         node: &mut Option<&mut RouteSocket>,
         verify: bool,
         synced: &mut Synced,
-    ) -> Result<(), NetdpError> {
+    ) -> Result<BTreeMap<String, u32>, NetdpError> {
         let mut found = self.dump("links", dump::links)?;
         if (spec.ours || spec.loopback) && found.get("lo").is_some_and(|lo| !lo.up) {
             let up = links::by_index(found["lo"].index);
@@ -168,7 +172,11 @@ impl Namespace {
         self.sync_neighbours(spec, &found, &by_index, synced)?;
         self.sync_fdb(spec, &found, &by_index, synced)?;
         self.sync_routes(spec, &found, &by_index, synced)?;
-        self.sync_rules(spec, synced)
+        self.sync_rules(spec, synced)?;
+        Ok(by_index
+            .into_iter()
+            .map(|(index, name)| (name, index))
+            .collect())
     }
 
     pub(super) fn dump<T>(

@@ -9,6 +9,9 @@ use crate::nft::{Family, NftSocket, TABLE, Table};
 #[derive(Debug, Default)]
 pub(super) struct Committed {
     tables: BTreeMap<(Family, String), Table>,
+    /// Index of each device when chains were hooked to it. Kernels before 6.16 take the chains away
+    /// with the device, without a new generation.
+    hooked: BTreeMap<String, u32>,
     /// Whether tables that an earlier process left have been looked for.
     swept: bool,
     /// The ruleset's generation when all of `fingerprints` were taken.
@@ -34,9 +37,11 @@ impl Committed {
         socket: &mut NftSocket,
         namespace: &str,
         wanted: &[Table],
+        links: &BTreeMap<String, u32>,
         verify: bool,
     ) -> Outcome {
         let mut outcome = Outcome::default();
+        self.forget_unhooked(links);
         if verify {
             self.verify(socket, namespace, &mut outcome);
         }
@@ -87,6 +92,22 @@ impl Committed {
             self.take_fingerprints(socket);
         }
         outcome
+    }
+
+    /// Forgets tables with chains on a device that is another one now.
+    fn forget_unhooked(&mut self, links: &BTreeMap<String, u32>) {
+        let hooked = &self.hooked;
+        let (tables, fingerprints) = (&mut self.tables, &mut self.fingerprints);
+        tables.retain(|key, table| {
+            let same = table
+                .devices()
+                .all(|device| links.get(device) == hooked.get(device));
+            if !same {
+                fingerprints.remove(key);
+            }
+            same
+        });
+        self.hooked.clone_from(links);
     }
 
     /// Forgets tables that are no longer as committed, so that they are sent again.

@@ -168,6 +168,16 @@ impl Table {
         });
     }
 
+    /// Devices that chains are hooked to.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &str> {
+        self.chains
+            .iter()
+            .filter_map(|chain| match &chain.base.as_ref()?.hook {
+                Hook::Ingress(device) | Hook::Egress(device) => Some(device.as_str()),
+                _ => None,
+            })
+    }
+
     /// Whether there is anything in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.chains.is_empty()
