@@ -619,7 +619,7 @@ async fn only_root_may_call() {
 
 /// Run by the test above, as another user.
 #[tokio::test]
-#[ignore = "needs a daemon"]
+#[ignore = "no test by itself: only_root_may_call runs it, as another user"]
 async fn probe_of_a_stranger() {
     let uri = format!("unix://{}", std::env::var("PROBE_SOCKET").unwrap());
     let channel = tonic::transport::Endpoint::from_shared(uri)

@@ -1,0 +1,205 @@
+//! What must stay apart, and what others on the node do and see.
+
+use std::io::ErrorKind;
+
+use netdp::Backend;
+
+use crate::lab::{self, Lab, ask, ask_udp, inside};
+use crate::{answers, web};
+
+/// The underlay and the client have addresses of the ingress network's subnet, the client even a
+/// backend's.
+#[test]
+fn the_ingress_subnet_is_also_the_underlays() {
+    let mut lab = Lab::on("overlap", 2, "10.0.0");
+    lab.add_task(1, 100, Some("web"));
+    lab.add_task(2, 2, Some("web"));
+    lab.apply();
+    lab.serve("t1-100");
+    lab.serve("t2-2");
+    for node in ["10.0.0.1:8080", "10.0.0.2:8080"] {
+        let seen = answers(&lab.client(), node, 40);
+        let both = ["t1-100 10.0.0.100".to_owned(), "t2-2 10.0.0.100".to_owned()].into();
+        assert_eq!(seen, both, "{node}");
+    }
+    for _ in 0..10 {
+        let answer = ask_udp(&lab.client(), "0.0.0.0:0", "10.0.0.2:5353").unwrap();
+        assert!(answer.ends_with(" 10.0.0.100"), "{answer}");
+    }
+    // Refusals of our own reach such a client too.
+    for task in ["t1-100", "t2-2"] {
+        lab.set_backend(task, Backend::Disabled);
+    }
+    lab.apply();
+    let error = ask(&lab.client(), "10.0.0.1:8080").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+/// Other firewalls on the node drop everything that nobody accepted.
+#[test]
+fn policies_of_drop_on_the_node() {
+    let mut lab = Lab::new("drop", 2);
+    for node in ["n1", "n2"] {
+        lab.exec(node, "iptables-nft -P INPUT DROP");
+        lab.exec(node, "iptables-nft -P FORWARD DROP");
+        lab.exec(node, "ip6tables-nft -P INPUT DROP");
+        lab.exec(node, "ip6tables-nft -P FORWARD DROP");
+        // Neighbour discovery and the node's own loopback are the administrator's to allow.
+        lab.exec(node, "ip6tables-nft -A INPUT -p icmpv6 -j ACCEPT");
+    }
+    lab.add_task(1, 21, None);
+    lab.add_task(2, 12, Some("web"));
+    lab.apply();
+    lab.serve("t2-12");
+    for to in ["192.0.2.1:8080", "192.0.2.2:8080"] {
+        assert_eq!(ask(&lab.client(), to).unwrap(), "t2-12 192.0.2.100", "{to}");
+        assert_eq!(
+            ask(&lab.task("t1-21"), to).unwrap(),
+            "t2-12 192.0.2.1",
+            "{to}"
+        );
+    }
+    assert_eq!(
+        ask(&lab.task("t1-21"), "10.1.0.2:80").unwrap(),
+        "t2-12 10.1.0.21"
+    );
+    // Somebody flushes: ours come back, and theirs are as they left them.
+    lab.exec("n2", "iptables-nft -F");
+    let report = lab.nodes[1].with(netdp::DataPlane::reconcile);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert_eq!(
+        ask(&lab.client(), "192.0.2.2:8080").unwrap(),
+        "t2-12 192.0.2.100"
+    );
+    let rules = lab.exec("n2", "nft list chain ip filter FORWARD");
+    assert_eq!(rules.matches("fairlead:").count(), 4, "{rules}");
+}
+
+/// Two networks use the same addresses.
+#[test]
+fn overlapping_subnets_stay_apart() {
+    let mut lab = Lab::new("subnets", 2);
+    let a = lab.add_task(1, 11, None);
+    let b = lab.add_task(2, 12, None);
+    let c = lab.add_task(2, 13, None);
+    // Task c is in a second network that has the first one's subnet, with b's address.
+    for desired in &mut lab.desired {
+        let mut twin = desired.networks[lab::APP].clone();
+        twin.name = "twin".into();
+        twin.segments[0].vni = 5000;
+        desired.networks.insert("twin".into(), twin);
+        let (b, c) = (format!("{b}-app"), format!("{c}-app"));
+        let addresses = desired.endpoints[&b].addresses.clone();
+        let mac = desired.endpoints[&b].mac;
+        let endpoint = desired.endpoints.get_mut(&c).unwrap();
+        (endpoint.network, endpoint.addresses, endpoint.mac) = ("twin".into(), addresses, mac);
+    }
+    let leg = lab.desired[1].sandboxes[&b].legs[0].clone();
+    let twin = &mut lab.desired[1].sandboxes.get_mut(&c).unwrap().legs[0];
+    *twin = netdp::Leg {
+        network: "twin".into(),
+        ..leg
+    };
+    lab.apply();
+    lab.serve(&b);
+    lab.serve(&c);
+    assert_eq!(
+        ask(&lab.task(&a), "10.1.0.12:80").unwrap(),
+        format!("{b} 10.1.0.11")
+    );
+}
+
+/// Tasks do not see each other on the gwbridge, neither bridged nor through the node.
+#[test]
+fn the_gwbridge_isolates() {
+    let mut lab = Lab::new("isolate", 1);
+    let a = lab.add_task(1, 11, None);
+    let b = lab.add_task(1, 12, None);
+    lab.apply();
+    lab.serve(&b);
+    // It is there, on the network that both are in.
+    assert!(ask(&lab.task(&a), "10.1.0.12:80").is_ok());
+    for to in ["172.18.0.12:80", "[fd18::c]:80"] {
+        assert!(ask(&lab.task(&a), to).is_err(), "{to}");
+    }
+    // Nor by sending to the node what is for the other.
+    inside(&lab.task(&a), || {
+        lab::sh("ip route add 172.18.0.12/32 via 172.18.0.1 dev eth1");
+    });
+    assert!(ask(&lab.task(&a), "172.18.0.12:80").is_err());
+    // Both reach the outside, by the node's address.
+    let listener = inside(&lab.client(), || {
+        std::net::TcpListener::bind("192.0.2.100:9000").unwrap()
+    });
+    let _stream = lab::connect_from(&lab.task(&a), "0.0.0.0:0", "192.0.2.100:9000").unwrap();
+    assert_eq!(listener.accept().unwrap().1.ip().to_string(), "192.0.2.1");
+}
+
+/// A task that claims another's address is not heard.
+#[test]
+fn a_task_cannot_lie() {
+    let mut lab = Lab::new("lie", 2);
+    let a = lab.add_task(1, 11, None);
+    let b = lab.add_task(2, 12, None);
+    lab.apply();
+    lab.serve(&b);
+    assert!(ask(&lab.task(&a), "10.1.0.12:80").is_ok());
+    inside(&lab.task(&a), || {
+        lab::sh("ip addr add 10.1.0.99/24 dev eth0")
+    });
+    let lie = lab::connect_from(&lab.task(&a), "10.1.0.99:0", "10.1.0.12:80");
+    assert!(lie.is_err(), "another address");
+    inside(&lab.task(&a), || {
+        lab::sh("ip link set eth0 address 02:42:0a:01:00:63")
+    });
+    assert!(ask(&lab.task(&a), "10.1.0.12:80").is_err(), "another MAC");
+}
+
+/// What other tools say of what we programmed.
+#[test]
+fn witnesses_agree() {
+    let lab = web("witness");
+    let app = lab.network(1, lab::APP);
+    let ingress = lab.network(1, lab::INGRESS);
+    let fdb = inside(&app, || lab::sh("bridge fdb show dev vx4097"));
+    assert!(fdb.contains("02:42:0a:01:00:0c dst 192.0.2.2"), "{fdb}");
+    assert!(
+        fdb.contains("02:42:0a:01:00:0c master br4097 static"),
+        "{fdb}"
+    );
+    assert!(
+        !fdb.contains("00:00:00:00:00:00"),
+        "nothing is flooded: {fdb}"
+    );
+    let link = inside(&app, || lab::sh("ip -d link show vx4097"));
+    for option in [
+        "mtu 1450",
+        "id 4097",
+        "local 192.0.2.1",
+        "dstport 4789",
+        "nolearning",
+        "proxy",
+        "link-netns",
+    ] {
+        assert!(link.contains(option), "{option}: {link}");
+    }
+    let published = lab.exec("n1", "nft list table ip fairlead");
+    assert!(published.contains("tcp . 8080"), "{published}");
+    let engine = lab.nodes[0].with(|plane| plane.engine());
+    match engine {
+        netdp::Engine::Ipvs => {
+            let services = inside(&ingress, || lab::sh("ipvsadm -Ln"));
+            for line in [
+                "TCP  169.254.8.2:8080 rr",
+                "10.0.0.11:80                 Masq    1",
+                "UDP  169.254.8.2:5353 rr",
+            ] {
+                assert!(services.contains(line), "{line}: {services}");
+            }
+        }
+        netdp::Engine::Nft => {
+            let map = inside(&ingress, || lab::sh("nft list table ip fairlead"));
+            assert!(map.contains("10.0.0.11 . 80"), "{map}");
+        }
+    }
+}
