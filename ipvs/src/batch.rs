@@ -11,13 +11,13 @@ use crate::service::ServiceId;
 pub(crate) fn apply(channel: &mut Channel, operations: &[Operation]) -> Result<(), BatchError> {
     let mut batch = Batch::default();
     for (index, operation) in operations.iter().enumerate() {
-        let deletes = matches!(operation, Operation::DeleteDestination(..));
-        // Before something is deleted, it must be known that what replaces it is there.
-        if batch.chunk.len() == channel.window() || deletes && batch.builds {
+        let takes_away = takes_away(operation);
+        // Before something is taken away, it must be known that what replaces it is there.
+        if batch.chunk.len() == channel.window() || takes_away && batch.builds {
             batch.send(channel);
         }
         match operation.service() {
-            Some(service) if deletes && batch.hurt.contains(&service) => {
+            Some(service) if takes_away && batch.hurt.contains(&service) => {
                 let error = IpvsError::Skipped { service };
                 batch.failures.push(Failure {
                     index,
@@ -68,7 +68,10 @@ impl Batch {
         } = self;
         channel.submit(chunk, |i, error| {
             let operation = chunk[i];
-            if is_building(&operation) && !error.is_exists() {
+            // A service that is there already is as good as a new one. A destination is not: it may
+            // have no weight.
+            let there = matches!(error, IpvsError::ServiceExists { .. });
+            if is_building(&operation) && !there {
                 hurt.extend(operation.service());
             }
             failures.push(Failure {
@@ -83,18 +86,28 @@ impl Batch {
     }
 }
 
+/// Whether an operation may leave a service without a destination that takes connections.
+fn takes_away(operation: &Operation) -> bool {
+    match operation {
+        Operation::DeleteDestination(..) => true,
+        Operation::SetDestination(_, destination) => destination.weight == 0,
+        _ => false,
+    }
+}
+
 /// Whether a later deletion in the same service may rely on the operation.
 fn is_building(operation: &Operation) -> bool {
     use Operation as Op;
     match operation {
-        Op::AddService(_) | Op::SetService(_) | Op::AddDestination(..) | Op::SetDestination(..) => {
-            true
-        }
+        Op::AddService(_) | Op::SetService(_) | Op::AddDestination(..) => true,
+        Op::SetDestination(_, destination) => destination.weight > 0,
         Op::DeleteService(_)
         | Op::DeleteDestination(..)
         | Op::ZeroService(_)
         | Op::ZeroAll
         | Op::Flush
-        | Op::SetTimeouts(_) => false,
+        | Op::SetTimeouts(_)
+        | Op::StartSync(_)
+        | Op::StopSync(_) => false,
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 
 use crate::error::{DecodeError, IpvsError};
 use crate::operation::Operation;
-use crate::socket::NetlinkSocket;
+use crate::socket::{Datagram, NetlinkSocket};
 use crate::uapi::ctrl;
 use crate::wire::decode;
 use crate::wire::encode::{self, Query};
@@ -14,6 +14,10 @@ use crate::wire::message::{Body, Message};
 
 /// How often a list is read until it is taken to be steady.
 const LIST_ATTEMPTS: usize = 16;
+
+/// A part of a list of so many bytes may be full: the kernel takes 32 KiB for a part, less some
+/// hundred bytes of its own, and no entry is as long as the rest of the difference.
+const FULL_PART: usize = 31 * 1024;
 
 /// A socket that knows the number of the family.
 pub(crate) struct Channel {
@@ -27,7 +31,7 @@ impl Channel {
     /// Opens a socket in the namespace of the calling thread.
     pub(crate) fn open() -> Result<Self, IpvsError> {
         let socket = NetlinkSocket::open().map_err(|source| IpvsError::Socket {
-            action: "open a generic netlink socket",
+            action: "open a generic netlink socket".to_owned(),
             source,
         })?;
         let mut channel = Self {
@@ -64,32 +68,38 @@ impl Channel {
         // A window is a few hundred at most.
         let first = self.socket.sequences(chunk.len() as u32);
         self.requests.clear();
-        for (offset, operation) in (0u32..).zip(chunk) {
-            let sequence = first.wrapping_add(offset);
-            encode::put_operation(&mut self.requests, self.family, sequence, operation);
-        }
-        if let Err(source) = self.socket.send(&self.requests) {
-            let code = source.raw_os_error().unwrap_or(libc::EIO);
-            for index in 0..chunk.len() {
-                let source = io::Error::from_raw_os_error(code);
-                fail(
-                    index,
-                    IpvsError::Socket {
-                        action: "send requests",
-                        source,
-                    },
-                );
-            }
-            return;
-        }
-
         let mut answers = Answers {
             first,
             seen: vec![false; chunk.len()],
             missing: chunk.len(),
         };
+        for (index, (offset, operation)) in (0u32..).zip(chunk).enumerate() {
+            if let Err(error) = operation.check() {
+                answers.answered(index);
+                fail(index, error);
+                continue;
+            }
+            let sequence = first.wrapping_add(offset);
+            encode::put_operation(&mut self.requests, self.family, sequence, operation);
+        }
+        if answers.missing == 0 {
+            return;
+        }
+        if let Err(source) = self.socket.send(&self.requests) {
+            let code = source.raw_os_error().unwrap_or(libc::EIO);
+            for (index, operation) in chunk.iter().enumerate() {
+                if answers.seen[index] {
+                    continue;
+                }
+                let action = operation.to_string();
+                let source = io::Error::from_raw_os_error(code);
+                fail(index, IpvsError::Socket { action, source });
+            }
+            return;
+        }
+
         let mut unreadable = None;
-        let mut take = |_: usize, message: Result<Message<'_>, DecodeError>| {
+        let mut take = |_: Datagram, message: Result<Message<'_>, DecodeError>| {
             match message {
                 Ok(message) => {
                     if let Some((index, Body::Error { errno, text })) = answers.next(message) {
@@ -144,7 +154,7 @@ impl Channel {
         self.socket.send(&self.requests).map_err(Trouble::Socket)?;
         let mut decode = Some(decode);
         let mut answer = Err(Trouble::Silence);
-        let mut take = |_: usize, message: Result<Message<'_>, DecodeError>| {
+        let mut take = |_: Datagram, message: Result<Message<'_>, DecodeError>| {
             match message {
                 Err(error) => answer = Err(Trouble::Unreadable(error)),
                 Ok(message) if message.sequence != sequence => return true,
@@ -177,8 +187,9 @@ impl Channel {
     /// The kernel sends a long list in parts and remembers between them only how far it got. It
     /// counts the services of *all* network namespaces for that (seen up to Linux 6.6 at least), so
     /// when somebody changes any service meanwhile, entries come twice or not at all. Hence a list
-    /// of several parts counts only when it was read twice in a row with the same keys, none of them
-    /// double. That the same entry is missing twice in a row remains possible, but unlikely.
+    /// of several parts, or of one that may have been full, counts only when it was read twice in a
+    /// row with the same keys, none of them double. That the same entry is missing twice in a row
+    /// remains possible, but unlikely.
     pub(crate) fn query_all<T, K: Eq + Hash>(
         &mut self,
         query: Query,
@@ -195,13 +206,13 @@ impl Channel {
                 }
             };
             let mut seen = HashSet::new();
-            if list.changed || list.parts > 1 && !list.items.iter().all(|i| seen.insert(key(i))) {
+            if list.changed || list.may_lack() && !list.items.iter().all(|i| seen.insert(key(i))) {
                 previous = None;
                 continue;
             }
             let keys = || list.items.iter().map(&key);
             let again = previous.is_some_and(|items| keys().eq(items.iter().map(&key)));
-            if list.parts <= 1 || again {
+            if !list.may_lack() || again {
                 return Ok(list.items);
             }
             previous = Some(list.items);
@@ -221,11 +232,12 @@ impl Channel {
         let mut list = List {
             items: Vec::new(),
             parts: 0,
+            longest: 0,
             changed: false,
         };
         let mut last_part = None;
         let mut trouble = None;
-        let mut take = |datagram: usize, message: Result<Message<'_>, DecodeError>| {
+        let mut take = |datagram: Datagram, message: Result<Message<'_>, DecodeError>| {
             let message = match message {
                 Ok(message) if message.sequence != sequence => return true,
                 Ok(message) => message,
@@ -239,6 +251,7 @@ impl Channel {
                 Body::Content(content) => {
                     if last_part.replace(datagram) != Some(datagram) {
                         list.parts += 1;
+                        list.longest = list.longest.max(datagram.len);
                     }
                     match decode(content) {
                         Ok(item) => list.items.push(item),
@@ -277,20 +290,36 @@ impl Answers {
             return None;
         }
         let index = usize::try_from(message.sequence.wrapping_sub(self.first)).ok()?;
-        let seen = self.seen.get_mut(index).filter(|seen| !**seen)?;
-        *seen = true;
-        self.missing -= 1;
-        Some((index, message.body))
+        self.answered(index).then_some((index, message.body))
+    }
+
+    /// Notes an answer; `false` if there is no such request or it has one already.
+    fn answered(&mut self, index: usize) -> bool {
+        let first = self
+            .seen
+            .get_mut(index)
+            .is_some_and(|seen| !std::mem::replace(seen, true));
+        self.missing -= usize::from(first);
+        first
     }
 }
 
 /// A list as it was read once.
 struct List<T> {
     items: Vec<T>,
-    /// How many datagrams with content it came in.
+    /// How many datagrams with content it came in, and the length in bytes of the longest.
     parts: usize,
+    longest: usize,
     /// Whether the kernel says that the list changed meanwhile.
     changed: bool,
+}
+
+impl<T> List<T> {
+    /// Whether the kernel had to go on after a part, so that entries may be missing or double. After
+    /// a full part it goes on even if it then finds no more.
+    fn may_lack(&self) -> bool {
+        self.parts > 1 || self.longest >= FULL_PART
+    }
 }
 
 /// Why a query gave nothing.
@@ -313,10 +342,7 @@ impl Trouble {
 
     fn into_error(self, action: String) -> IpvsError {
         match self {
-            Self::Socket(source) => IpvsError::Socket {
-                action: "use the netlink socket",
-                source,
-            },
+            Self::Socket(source) => IpvsError::Socket { action, source },
             Self::Silence => IpvsError::NoAnswer { action },
             Self::Unreadable(source) => IpvsError::Answer { action, source },
             Self::Refused(libc::EPERM, _) => IpvsError::NotPermitted { action },
@@ -326,5 +352,56 @@ impl Trouble {
                 message,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_is_answered_once() {
+        let mut answers = Answers {
+            first: u32::MAX,
+            seen: vec![false; 3],
+            missing: 3,
+        };
+        let message = |sequence, body| Message {
+            sequence,
+            body,
+            interrupted: false,
+        };
+        let refused = || Body::Error {
+            errno: libc::ENOENT,
+            text: None,
+        };
+        // The numbers wrap around; what belongs to another batch, or is no answer, counts for nothing.
+        assert_eq!(answers.next(message(1, Body::Ack)), Some((2, Body::Ack)));
+        assert_eq!(answers.next(message(1, refused())), None);
+        assert_eq!(answers.next(message(2, Body::Ack)), None);
+        assert_eq!(answers.next(message(u32::MAX - 1, Body::Ack)), None);
+        assert_eq!(answers.next(message(0, Body::Done)), None);
+        assert_eq!(answers.missing, 2);
+        let first = answers.next(message(u32::MAX, refused()));
+        assert_eq!(first, Some((0, refused())));
+        assert_eq!(
+            (answers.missing, answers.seen),
+            (1, vec![true, false, true])
+        );
+    }
+
+    #[test]
+    fn a_list_may_lack_entries_when_the_kernel_had_to_go_on() {
+        let list = |parts, longest| List::<()> {
+            items: Vec::new(),
+            parts,
+            longest,
+            changed: false,
+        };
+        assert!(!list(0, 0).may_lack());
+        assert!(!list(1, 20_000).may_lack());
+        // A part that holds no further entry: the rest may have gone meanwhile.
+        assert!(list(1, 32_100).may_lack());
+        assert!(list(2, 3_000).may_lack());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use crate::batch;
 use crate::channel::Channel;
@@ -9,9 +10,11 @@ use crate::destination::{Destination, DestinationEntry, DestinationId};
 use crate::error::{BatchError, IpvsError};
 use crate::netns;
 use crate::operation::Operation;
-use crate::plan::Pool;
+use crate::pauses::Pauses;
+use crate::plan::{Pool, PoolEntry};
 use crate::service::{Service, ServiceEntry, ServiceId};
 use crate::stats::{Info, Timeouts};
+use crate::sync::{SyncDaemon, SyncRole};
 use crate::wire::decode;
 use crate::wire::encode::Query;
 
@@ -67,6 +70,33 @@ impl Client {
         self.perform(Operation::SetTimeouts(timeouts))
     }
 
+    /// The synchronisation daemons of the namespace: none, one, or one of each role.
+    pub fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, IpvsError> {
+        let role = |daemon: &SyncDaemon| daemon.role;
+        self.channel
+            .query_all(Query::SyncDaemons, decode::sync_daemon, role)
+    }
+
+    /// Starts a synchronisation daemon. To change its settings, stop it first.
+    ///
+    /// # Errors
+    ///
+    /// [`IpvsError::SyncRunning`], [`IpvsError::NoSuchInterface`], and those that any request may
+    /// have; `EINVAL` while a service has destinations of the other address family, which the
+    /// protocol cannot tell.
+    pub fn start_sync_daemon(&mut self, daemon: SyncDaemon) -> Result<(), IpvsError> {
+        self.perform(Operation::StartSync(daemon))
+    }
+
+    /// Stops the synchronisation daemon of a role.
+    ///
+    /// # Errors
+    ///
+    /// [`IpvsError::SyncNotRunning`], and those that any request may have.
+    pub fn stop_sync_daemon(&mut self, role: SyncRole) -> Result<(), IpvsError> {
+        self.perform(Operation::StopSync(role))
+    }
+
     /// One service.
     ///
     /// # Errors
@@ -105,17 +135,83 @@ impl Client {
     /// All services with their destinations, as [`plan`](crate::plan) takes them. A change meanwhile
     /// by somebody else may or may not be seen.
     pub fn pools(&mut self) -> Result<Vec<Pool>, IpvsError> {
+        self.each_pool(|entry| Pool {
+            service: entry.service.service,
+            destinations: entry.destinations.iter().map(|d| d.destination).collect(),
+        })
+    }
+
+    /// All services with their destinations and all counters.
+    pub fn pool_entries(&mut self) -> Result<Vec<PoolEntry>, IpvsError> {
+        self.each_pool(|entry| entry)
+    }
+
+    /// One service with its destinations and all counters.
+    ///
+    /// # Errors
+    ///
+    /// [`IpvsError::NoSuchService`], and those that any request may have.
+    pub fn pool_entry(&mut self, id: &ServiceId) -> Result<PoolEntry, IpvsError> {
+        Ok(PoolEntry {
+            service: self.service(id)?,
+            destinations: self.list_destinations(id)?,
+        })
+    }
+
+    fn each_pool<T>(&mut self, mut take: impl FnMut(PoolEntry) -> T) -> Result<Vec<T>, IpvsError> {
         let services = self.services()?;
-        services
-            .into_iter()
-            .map(|entry| {
-                let destinations = self.list_destinations(&entry.service.id)?;
-                Ok(Pool {
-                    service: entry.service,
-                    destinations: destinations.into_iter().map(|d| d.destination).collect(),
-                })
-            })
-            .collect()
+        let mut taken = Vec::with_capacity(services.len());
+        for service in services {
+            let destinations = self.list_destinations(&service.service.id)?;
+            taken.push(take(PoolEntry {
+                service,
+                destinations,
+            }));
+        }
+        Ok(taken)
+    }
+
+    /// Waits until a destination has no connections, active or not, or the time is over, and returns
+    /// how many are left. A destination that is deleted has none that this could see; see
+    /// [`ConnectionTable::wait_until_gone`](crate::ConnectionTable::wait_until_gone).
+    ///
+    /// Give it weight 0 first, so that it gets no new ones. Clients that a persistent service has
+    /// bound to it still come unless
+    /// [`EXPIRE_QUIESCENT_TEMPLATE`](crate::sysctl::EXPIRE_QUIESCENT_TEMPLATE) is set.
+    ///
+    /// # Errors
+    ///
+    /// [`IpvsError::NoSuchService`], [`IpvsError::NoSuchDestination`], and those that any request
+    /// may have.
+    pub fn wait_drained(
+        &mut self,
+        service: &ServiceId,
+        destination: &DestinationId,
+        patience: Duration,
+    ) -> Result<u32, IpvsError> {
+        let mut pauses = Pauses::new(patience);
+        loop {
+            let left = self.connections_of(service, destination)?;
+            if left == 0 || !pauses.pause() {
+                return Ok(left);
+            }
+        }
+    }
+
+    pub(crate) fn connections_of(
+        &mut self,
+        service: &ServiceId,
+        destination: &DestinationId,
+    ) -> Result<u32, IpvsError> {
+        let entries = self.destinations(service)?;
+        let entry = entries.iter().find(|e| e.destination.id == *destination);
+        let entry = entry.ok_or(IpvsError::NoSuchDestination {
+            service: *service,
+            destination: *destination,
+        })?;
+        Ok(entry
+            .active_connections
+            .saturating_add(entry.inactive_connections))
     }
 
     /// Creates a service without destinations.
@@ -182,8 +278,9 @@ impl Client {
     /// Carries out operations in their order, many in flight at once, each acknowledged.
     ///
     /// An operation that fails does not stop the others, with one exception: once a service or
-    /// destination could not be added or changed, later deletions of destinations of the same
-    /// service are [skipped](IpvsError::Skipped), because they may leave the service empty.
+    /// destination could not be added or changed, what later takes destinations of the same service
+    /// away (deletes them, or gives them weight 0) is [skipped](IpvsError::Skipped), because it may
+    /// leave the service without any.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Destinations: where a service's connections go.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::BitOr;
 
 use crate::service::Family;
@@ -29,6 +29,12 @@ impl DestinationId {
     /// The family of the address.
     pub fn family(&self) -> Family {
         Family::of(&self.address)
+    }
+}
+
+impl From<SocketAddr> for DestinationId {
+    fn from(address: SocketAddr) -> Self {
+        Self::new(address.ip(), address.port())
     }
 }
 
@@ -108,6 +114,7 @@ impl Tunnel {
 
 /// What packets are wrapped in (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TunnelKind {
     /// IP in IP.
     Ipip,
@@ -115,6 +122,8 @@ pub enum TunnelKind {
     Gue,
     /// Generic routing encapsulation.
     Gre,
+    /// One that a later kernel knows, by its number.
+    Other(u8),
 }
 
 /// Checksums of a tunnel (`IP_VS_TUNNEL_ENCAP_FLAG_*`).
@@ -137,6 +146,11 @@ impl TunnelFlags {
     /// The bits.
     pub const fn bits(self) -> u16 {
         self.0
+    }
+
+    /// Whether all of `other` is set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 }
 
@@ -180,6 +194,7 @@ impl Destination {
 
 /// A destination as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DestinationEntry {
     /// The destination.
     pub destination: Destination,

@@ -6,7 +6,8 @@ use std::io;
 use crate::destination::{Destination, DestinationId, Forward};
 use crate::name::{Name, Scheduler};
 use crate::operation::Operation;
-use crate::service::ServiceId;
+use crate::service::{Netmask, ServiceId};
+use crate::sync::SyncRole;
 
 /// What can go wrong with one request.
 #[derive(Debug, thiserror::Error)]
@@ -32,10 +33,10 @@ pub enum IpvsError {
         source: io::Error,
     },
     /// The netlink socket failed.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: the netlink socket says: {source}")]
     Socket {
         /// What was being done.
-        action: &'static str,
+        action: String,
         /// Why.
         source: io::Error,
     },
@@ -114,8 +115,47 @@ pub enum IpvsError {
         /// Its forwarding method.
         forward: Forward,
     },
+    /// There is a synchronisation daemon of this role already.
+    #[error("the {role} synchronisation daemon of this network namespace runs already")]
+    SyncRunning {
+        /// The role.
+        role: SyncRole,
+    },
+    /// There is no synchronisation daemon of this role.
+    #[error("no {role} synchronisation daemon runs in this network namespace")]
+    SyncNotRunning {
+        /// The role.
+        role: SyncRole,
+    },
+    /// The interface of a synchronisation daemon does not exist.
+    #[error(
+        "the {role} synchronisation daemon cannot use interface {interface}: this network \
+         namespace has none of that name"
+    )]
+    NoSuchInterface {
+        /// The role.
+        role: SyncRole,
+        /// The interface.
+        interface: Name,
+    },
+    /// IPVS balances nothing of the protocol. The kernel was not asked: it would take the service and
+    /// pass its packets by.
+    #[error("service {service} cannot be: IPVS balances TCP, UDP and SCTP only")]
+    UnknownProtocol {
+        /// The service.
+        service: ServiceId,
+    },
+    /// The netmask is one of the other address family. The kernel was not asked: it would take a
+    /// prefix length for a mask.
+    #[error("service {service} cannot have the netmask {netmask} of the other address family")]
+    NetmaskFamily {
+        /// The service.
+        service: ServiceId,
+        /// The netmask.
+        netmask: Netmask,
+    },
     /// The operation was not tried, because an earlier one of the same batch failed and the service
-    /// might have been left without destinations.
+    /// might have been left without destinations that take connections.
     #[error("not tried: an earlier change of service {service} failed")]
     Skipped {
         /// The service.
@@ -138,7 +178,7 @@ impl IpvsError {
     pub fn is_exists(&self) -> bool {
         matches!(
             self,
-            Self::ServiceExists { .. } | Self::DestinationExists { .. }
+            Self::ServiceExists { .. } | Self::DestinationExists { .. } | Self::SyncRunning { .. }
         )
     }
 
@@ -146,7 +186,9 @@ impl IpvsError {
     pub fn is_not_found(&self) -> bool {
         matches!(
             self,
-            Self::NoSuchService { .. } | Self::NoSuchDestination { .. }
+            Self::NoSuchService { .. }
+                | Self::NoSuchDestination { .. }
+                | Self::SyncNotRunning { .. }
         )
     }
 
@@ -192,6 +234,12 @@ impl IpvsError {
                     forward: d.forward,
                 }
             }
+            (Op::StartSync(daemon), libc::EEXIST) => Self::SyncRunning { role: daemon.role },
+            (Op::StartSync(daemon), libc::ENODEV) => Self::NoSuchInterface {
+                role: daemon.role,
+                interface: daemon.interface,
+            },
+            (Op::StopSync(role), libc::ESRCH) => Self::SyncNotRunning { role },
             (_, errno) => match operation.service() {
                 Some(service) if errno == libc::ESRCH => Self::NoSuchService { service },
                 _ => Self::Refused {
@@ -225,9 +273,10 @@ fn refusal(errno: i32, message: &Option<String>) -> String {
     let hint = match errno {
         libc::ERANGE => "; the lower threshold is above the upper one, or the weight too great",
         libc::EINVAL => {
-            "; a value is not allowed here, as an address that is not unicast (and no IPv4 address \
-             is while no interface of the namespace was ever up), a GUE tunnel without port, or an \
-             IPv6 prefix outside 1 to 128"
+            "; a value is not allowed here, as an address that is not unicast or a link-local one \
+             of IPv6 (and no IPv4 address is while no interface of the namespace was ever up), a \
+             GUE tunnel without port, an IPv6 prefix outside 1 to 128, or destinations of the other address family together \
+             with a synchronisation daemon"
         }
         libc::EAFNOSUPPORT => "; the kernel's IPVS was built without IPv6 (CONFIG_IP_VS_IPV6)",
         _ => "",
@@ -262,6 +311,12 @@ pub enum DecodeError {
         /// What was being read.
         what: &'static str,
     },
+    /// A word is not what it should be.
+    #[error("{what} is not readable")]
+    Text {
+        /// What was being read.
+        what: &'static str,
+    },
     /// A value means nothing.
     #[error("{what} has the unknown value {value}")]
     Value {
@@ -280,6 +335,7 @@ pub enum DecodeError {
 
 /// One operation of a batch that did not succeed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Failure {
     /// Its place in the batch.
     pub index: usize,
@@ -297,6 +353,7 @@ impl fmt::Display for Failure {
 
 /// A batch of which at least one operation did not succeed. All others were carried out.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct BatchError {
     /// What did not succeed, in the order of the batch; never empty.
     pub failures: Vec<Failure>,

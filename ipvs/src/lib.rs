@@ -1,10 +1,21 @@
-//! Linux IPVS over generic netlink: services, destinations, time-outs.
+//! Linux IPVS over generic netlink.
 //!
 //! IPVS is the kernel's layer-4 load balancer. A *service* (an address and port of a protocol, or a
 //! firewall mark) has a *scheduler* and *destinations*; each new connection goes to the destination
 //! that the scheduler picks, by one of several *forwarding methods*. This crate speaks to it as
 //! `ipvsadm` does, through the netlink family `IPVS` (`include/uapi/linux/ip_vs.h`). It blocks,
-//! needs no async runtime, starts no process and has no unsafe code.
+//! needs no async runtime (one may be used: feature `tokio`), starts no process and has no unsafe
+//! code.
+//!
+//! | to | see |
+//! |---|---|
+//! | read and change services and destinations | [`Client`] |
+//! | make them be what they should be | [`plan`], [`Client::apply`] |
+//! | take a destination out without harm | [`Client::wait_drained`] |
+//! | see connections | [`ConnectionTable`] |
+//! | read and write what `ipvsadm` does | [`text`] |
+//! | change the kernel's settings | [`sysctl`] |
+//! | share connections with another director | [`SyncDaemon`] |
 //!
 //! # A service
 //!
@@ -27,7 +38,7 @@
 //! ```
 //!
 //! To drain a destination give it weight 0 with [`Client::set_destination`]: it keeps its
-//! connections and gets no new ones.
+//! connections and gets no new ones. [`Client::wait_drained`] waits until they are over.
 //!
 //! # From what is to what should be
 //!
@@ -55,7 +66,7 @@
 //!
 //! Services, time-outs and settings belong to a network namespace. [`Client::open`] takes that of
 //! the calling thread, [`Client::open_in`] any other; the client then stays there, wherever its
-//! users are. [`Sysctl`] reads and writes the settings below `net.ipv4.vs`.
+//! users are. [`sysctl`] has the settings below `net.ipv4.vs`.
 //!
 //! ```no_run
 //! use std::{fs::File, os::fd::AsFd};
@@ -64,7 +75,7 @@
 //! let namespace = File::open("/run/netns/blue")?;
 //! let mut client = ipvs::Client::open_in(namespace.as_fd())?;
 //! client.set_timeouts(ipvs::Timeouts { tcp: Some(432_000), ..Default::default() })?;
-//! ipvs::Sysctl::ExpireNodestConn.set_in(namespace.as_fd(), 1)?;
+//! ipvs::sysctl::EXPIRE_NODEST_CONN.set_in(namespace.as_fd(), true)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -79,7 +90,7 @@
 //! # Traps
 //!
 //! - A deleted destination's connections stay in the table. By default their packets are dropped
-//!   without a word until they time out; [`Sysctl::ExpireNodestConn`] ends them.
+//!   without a word until they time out; [`EXPIRE_NODEST_CONN`](sysctl::EXPIRE_NODEST_CONN) ends them.
 //! - An established TCP connection that is silent for [`Timeouts::tcp`], 900 seconds at first, is
 //!   forgotten, and its next packet goes nowhere.
 //! - In a namespace in which no interface was ever up (not even `lo`), the kernel refuses IPv4
@@ -88,37 +99,55 @@
 //!   services in *any* network namespace: entries come twice or not at all. This crate reads such
 //!   lists until they are steady, which makes that very unlikely; other tools, `ipvsadm` among
 //!   them, do not.
+//! - The kernel keeps deleted destinations for two minutes, and looks for each new one of the
+//!   namespace among them. Adding thousands right after deleting thousands takes several times as
+//!   long; [`plan`] avoids it, as it deletes only what goes.
 //! - A mark service balances every packet with that mark that comes by, whatever it is.
 //! - The modules of the schedulers `lblc` and `lblcr` should be loaded ahead, see
 //!   [`Scheduler::LBLC`].
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod batch;
 mod channel;
 mod client;
+mod connection;
 mod destination;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod name;
 mod netns;
 mod operation;
+mod pauses;
 mod plan;
 mod service;
 mod socket;
 mod stats;
-mod sysctl;
+mod sync;
+pub mod sysctl;
 #[cfg(test)]
 mod testing;
+pub mod text;
 mod uapi;
 mod wire;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::AsyncClient;
 pub use client::Client;
+pub use connection::{
+    Connection, ConnectionError, ConnectionState, ConnectionTable, Connections, PersistenceData,
+};
 pub use destination::{
     Destination, DestinationEntry, DestinationId, Forward, Tunnel, TunnelFlags, TunnelKind,
 };
 pub use error::{BatchError, DecodeError, Failure, IpvsError};
 pub use name::{InvalidName, Name, Scheduler};
 pub use operation::Operation;
-pub use plan::{Pool, plan};
+pub use plan::{Pool, PoolEntry, plan};
 pub use service::{Family, Netmask, Protocol, Service, ServiceEntry, ServiceFlags, ServiceId};
 pub use stats::{Info, Stats, Timeouts};
-pub use sysctl::{Sysctl, SysctlError, set_sysctls_in};
+pub use sync::{SyncDaemon, SyncRole};
+pub use sysctl::{Sysctl, SysctlError, SysctlInfo};

@@ -49,7 +49,7 @@ impl Name {
     }
 
     /// For constants only: a bad name stops the compiler, not the program.
-    const fn constant(name: &str) -> Self {
+    pub(crate) const fn constant(name: &str) -> Self {
         match Self::from_bytes(name.as_bytes()) {
             Some(name) => name,
             None => panic!("not a kernel name"),
@@ -130,10 +130,6 @@ impl Scheduler {
         Name::new(name).map(Self)
     }
 
-    pub(crate) fn from_name(name: Name) -> Self {
-        Self(name)
-    }
-
     /// The name that the kernel knows it by.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -143,6 +139,12 @@ impl Scheduler {
 impl fmt::Display for Scheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl From<Name> for Scheduler {
+    fn from(name: Name) -> Self {
+        Self(name)
     }
 }
 

@@ -3,11 +3,14 @@
 use std::fmt;
 
 use crate::destination::{Destination, DestinationId};
-use crate::service::{Service, ServiceId};
+use crate::error::IpvsError;
+use crate::service::{Protocol, Service, ServiceId};
 use crate::stats::Timeouts;
+use crate::sync::{SyncDaemon, SyncRole};
 
 /// One change of a namespace's IPVS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Operation {
     /// Creates a service without destinations.
     AddService(Service),
@@ -21,7 +24,7 @@ pub enum Operation {
     /// Changes the settings of a destination in place.
     SetDestination(ServiceId, Destination),
     /// Deletes a destination. Its connections stay in the table; what becomes of them is up to
-    /// [`Sysctl::ExpireNodestConn`](crate::Sysctl::ExpireNodestConn).
+    /// [`EXPIRE_NODEST_CONN`](crate::sysctl::EXPIRE_NODEST_CONN).
     DeleteDestination(ServiceId, DestinationId),
     /// Zeroes the counters of a service and its destinations.
     ZeroService(ServiceId),
@@ -31,6 +34,10 @@ pub enum Operation {
     Flush,
     /// Sets the namespace's time-outs.
     SetTimeouts(Timeouts),
+    /// Starts a synchronisation daemon.
+    StartSync(SyncDaemon),
+    /// Stops the synchronisation daemon of a role.
+    StopSync(SyncRole),
 }
 
 impl Operation {
@@ -43,7 +50,34 @@ impl Operation {
             | Self::SetDestination(id, _)
             | Self::DeleteDestination(id, _)
             | Self::ZeroService(id) => Some(*id),
-            Self::ZeroAll | Self::Flush | Self::SetTimeouts(_) => None,
+            Self::ZeroAll
+            | Self::Flush
+            | Self::SetTimeouts(_)
+            | Self::StartSync(_)
+            | Self::StopSync(_) => None,
+        }
+    }
+}
+
+impl Operation {
+    /// What the kernel would misunderstand.
+    pub(crate) fn check(&self) -> Result<(), IpvsError> {
+        match self {
+            Self::AddService(Service {
+                id: id @ ServiceId::Address { protocol, .. },
+                ..
+            }) if ![Protocol::TCP, Protocol::UDP, Protocol::SCTP].contains(protocol) => {
+                Err(IpvsError::UnknownProtocol { service: *id })
+            }
+            Self::AddService(service) | Self::SetService(service)
+                if service.netmask.family() != service.id.family() =>
+            {
+                Err(IpvsError::NetmaskFamily {
+                    service: service.id,
+                    netmask: service.netmask,
+                })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -83,6 +117,12 @@ impl fmt::Display for Operation {
             Self::ZeroAll => f.write_str("zero all counters"),
             Self::Flush => f.write_str("delete all services"),
             Self::SetTimeouts(_) => f.write_str("set the time-outs"),
+            Self::StartSync(daemon) => write!(
+                f,
+                "start the {} synchronisation daemon on interface {}",
+                daemon.role, daemon.interface
+            ),
+            Self::StopSync(role) => write!(f, "stop the {role} synchronisation daemon"),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::destination::{Destination, DestinationId};
+use crate::destination::{Destination, DestinationEntry, DestinationId};
 use crate::operation::Operation;
-use crate::service::{Service, ServiceId};
+use crate::service::{Service, ServiceEntry, ServiceId};
 
 /// A service and the destinations behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,16 @@ pub struct Pool {
     pub service: Service,
     /// Its destinations, in any order.
     pub destinations: Vec<Destination>,
+}
+
+/// A service and its destinations as the kernel reports them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolEntry {
+    /// The service.
+    pub service: ServiceEntry,
+    /// Its destinations, in the kernel's order.
+    pub destinations: Vec<DestinationEntry>,
 }
 
 /// The smallest list of operations that turns `current` into `desired`.

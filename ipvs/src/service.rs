@@ -140,7 +140,7 @@ impl ServiceId {
     }
 }
 
-/// As `ipvsadm` writes it: `TCP 10.0.0.1:80`, `UDP [fd00::1]:53`, `FWM 7`, `FWM 7 IPv6`.
+/// In the words of `ipvsadm`: `TCP 10.0.0.1:80`, `UDP [fd00::1]:53`, `FWM 7`, `FWM 7 IPv6`.
 impl fmt::Display for ServiceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -170,6 +170,17 @@ impl fmt::Display for ServiceId {
     }
 }
 
+/// Sorts services by mark, family, protocol, address and port. `ipvsadm` does so as well, but subtracts
+/// addresses and marks as signed numbers, which puts those that are 2^31 or more apart the wrong
+/// way round.
+pub(crate) fn in_listing_order(id: &ServiceId) -> (u32, Family, ServiceId) {
+    let mark = match id {
+        ServiceId::Address { .. } => 0,
+        ServiceId::Mark { mark, .. } => mark.get(),
+    };
+    (mark, id.family(), *id)
+}
+
 /// Flags of a service (`IP_VS_SVC_F_*`).
 ///
 /// The three scheduler flags mean what the service's scheduler makes of them.
@@ -191,6 +202,10 @@ impl ServiceFlags {
     pub const MH_FALLBACK: Self = Self(svc_flag::SCHED1);
     /// Scheduler `mh`: the source port is part of the hash.
     pub const MH_PORT: Self = Self(svc_flag::SCHED2);
+    /// First scheduler flag, whatever the scheduler.
+    pub const SCHED1: Self = Self(svc_flag::SCHED1);
+    /// Second scheduler flag, whatever the scheduler.
+    pub const SCHED2: Self = Self(svc_flag::SCHED2);
     /// Third scheduler flag; no scheduler in the kernel uses it yet.
     pub const SCHED3: Self = Self(svc_flag::SCHED3);
 
@@ -207,6 +222,11 @@ impl ServiceFlags {
     /// Whether all of `other` is set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// These flags without those of `other`.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }
 
@@ -235,11 +255,29 @@ pub enum Netmask {
 }
 
 impl Netmask {
+    /// The family whose addresses it is for.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::V4(_) => Family::V4,
+            Self::V6(_) => Family::V6,
+        }
+    }
+
     /// Every address counts for itself.
     pub fn host(family: Family) -> Self {
         match family {
             Family::V4 => Self::V4(Ipv4Addr::BROADCAST),
             Family::V6 => Self::V6(128),
+        }
+    }
+}
+
+/// A mask, or a prefix length.
+impl fmt::Display for Netmask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(mask) => write!(f, "{mask}"),
+            Self::V6(prefix) => write!(f, "{prefix}"),
         }
     }
 }
@@ -265,7 +303,8 @@ pub struct Service {
     /// Flags.
     pub flags: ServiceFlags,
     /// How long a client keeps its destination, in seconds; counts only with
-    /// [`ServiceFlags::PERSISTENT`].
+    /// [`ServiceFlags::PERSISTENT`]. Not more than 4,294,967: beyond, the kernel's own count of
+    /// ticks overflows without a word. `ipvsadm` takes 31 days, 2,678,400, at most.
     pub timeout: u32,
     /// Which clients share a destination; counts only with [`ServiceFlags::PERSISTENT`].
     pub netmask: Netmask,
@@ -290,6 +329,7 @@ impl Service {
 
 /// A service as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServiceEntry {
     /// The service.
     pub service: Service,
@@ -303,7 +343,7 @@ mod tests {
     use std::net::Ipv6Addr;
 
     #[test]
-    fn is_written_as_ipvsadm_writes_it() {
+    fn is_written_in_the_words_of_ipvsadm() {
         let mark = NonZeroU32::new(7).unwrap();
         let text = |id: ServiceId| id.to_string();
         assert_eq!(text(ServiceId::tcp([10, 0, 0, 1], 80)), "TCP 10.0.0.1:80");

@@ -23,6 +23,15 @@ const ACK_COST: usize = 2048;
 /// More in one datagram gains nothing.
 const MAX_WINDOW: usize = 256;
 
+/// What is told of a datagram that was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Datagram {
+    /// Which one it was since the last sending, from 1.
+    pub(crate) number: usize,
+    /// Its length in bytes.
+    pub(crate) len: usize,
+}
+
 pub(crate) struct NetlinkSocket {
     socket: Socket,
     buffer: Vec<u8>,
@@ -75,14 +84,14 @@ impl NetlinkSocket {
         }
     }
 
-    /// Hands each queued message, with the number of its datagram, to `take` until it answers that it wants no more, or the queue is
-    /// empty, which is `Ok(false)`.
+    /// Hands each queued message to `take`, with the datagram that it came in, until it answers that
+    /// it wants no more, or the queue is empty, which is `Ok(false)`.
     pub(crate) fn receive(
         &mut self,
         family: u16,
-        take: &mut dyn FnMut(usize, Result<Message<'_>, DecodeError>) -> bool,
+        take: &mut dyn FnMut(Datagram, Result<Message<'_>, DecodeError>) -> bool,
     ) -> io::Result<bool> {
-        let mut datagrams = 0;
+        let mut number = 0;
         loop {
             let mut room: &mut [u8] = &mut self.buffer;
             // With MSG_TRUNC the length is that of the datagram, however much of it fits.
@@ -103,9 +112,9 @@ impl NetlinkSocket {
                     "a datagram of over 64 KiB",
                 ));
             };
-            datagrams += 1;
+            number += 1;
             for message in Messages::new(datagram, family) {
-                if !take(datagrams, message) {
+                if !take(Datagram { number, len }, message) {
                     return Ok(true);
                 }
             }

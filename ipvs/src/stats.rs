@@ -1,11 +1,14 @@
 //! Counters and global values.
 
+use std::fmt;
+
 /// Counters of a service or destination. The kernel brings them up to date every two seconds, and
-/// not at all while [`Sysctl::RunEstimation`](crate::Sysctl::RunEstimation) is 0.
+/// not at all while [`RUN_ESTIMATION`](crate::sysctl::RUN_ESTIMATION) is off.
 ///
 /// Kernels from 4.1 on report 64 bits; on older ones the numbers of connections and packets, and
 /// the rates, have 32 bits and wrap (see [`Stats::wide`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Stats {
     /// Connections scheduled.
     pub connections: u64,
@@ -45,8 +48,17 @@ pub struct Timeouts {
     pub udp: Option<u32>,
 }
 
+/// As `ipvsadm -L --timeout` writes it, with 0 for a protocol that the kernel does not have.
+impl fmt::Display for Timeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [tcp, tcp_fin, udp] = [self.tcp, self.tcp_fin, self.udp].map(Option::unwrap_or_default);
+        write!(f, "Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}")
+    }
+}
+
 /// Facts about the kernel's IPVS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Info {
     /// Version: major, minor, patch.
     pub version: (u8, u8, u8),

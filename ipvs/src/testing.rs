@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use crate::{
     Destination, DestinationId, Family, Forward, Name, Netmask, Pool, Protocol, Scheduler, Service,
-    ServiceFlags, ServiceId, Tunnel, TunnelFlags, TunnelKind,
+    ServiceFlags, ServiceId, SyncDaemon, SyncRole, Tunnel, TunnelFlags, TunnelKind,
 };
 
 /// SplitMix64: small, and good enough to vary tests.
@@ -85,6 +85,19 @@ impl Random {
             weight: self.next() as u32,
             upper_threshold: self.next() as u32,
             lower_threshold: self.next() as u32,
+        }
+    }
+
+    pub(crate) fn sync_daemon(&mut self) -> SyncDaemon {
+        let family = self.pick(&[Family::V4, Family::V6]);
+        SyncDaemon {
+            role: self.pick(&[SyncRole::Master, SyncRole::Backup]),
+            interface: Name::constant(self.pick(&["eth0", "a", "fifteen-letters"])),
+            sync_id: self.next() as u8,
+            max_length: self.next() as u16,
+            group: (self.below(2) == 0).then(|| self.address(family)),
+            port: self.next() as u16,
+            ttl: self.next() as u8,
         }
     }
 

@@ -15,6 +15,9 @@ pub(crate) mod cmd {
     pub(crate) const SET_DEST: u8 = 6;
     pub(crate) const DEL_DEST: u8 = 7;
     pub(crate) const GET_DEST: u8 = 8;
+    pub(crate) const NEW_DAEMON: u8 = 9;
+    pub(crate) const DEL_DAEMON: u8 = 10;
+    pub(crate) const GET_DAEMON: u8 = 11;
     pub(crate) const SET_CONFIG: u8 = 12;
     pub(crate) const GET_CONFIG: u8 = 13;
     pub(crate) const GET_INFO: u8 = 15;
@@ -26,6 +29,7 @@ pub(crate) mod cmd {
 pub(crate) mod cmd_attr {
     pub(crate) const SERVICE: u16 = 1;
     pub(crate) const DEST: u16 = 2;
+    pub(crate) const DAEMON: u16 = 3;
     pub(crate) const TIMEOUT_TCP: u16 = 4;
     pub(crate) const TIMEOUT_TCP_FIN: u16 = 5;
     pub(crate) const TIMEOUT_UDP: u16 = 6;
@@ -64,6 +68,18 @@ pub(crate) mod dest_attr {
     pub(crate) const TUN_TYPE: u16 = 13;
     pub(crate) const TUN_PORT: u16 = 14;
     pub(crate) const TUN_FLAGS: u16 = 15;
+}
+
+/// Attributes of a synchronisation daemon (`IPVS_DAEMON_ATTR_*`).
+pub(crate) mod daemon_attr {
+    pub(crate) const STATE: u16 = 1;
+    pub(crate) const MCAST_IFN: u16 = 2;
+    pub(crate) const SYNC_ID: u16 = 3;
+    pub(crate) const SYNC_MAXLEN: u16 = 4;
+    pub(crate) const MCAST_GROUP: u16 = 5;
+    pub(crate) const MCAST_GROUP6: u16 = 6;
+    pub(crate) const MCAST_PORT: u16 = 7;
+    pub(crate) const MCAST_TTL: u16 = 8;
 }
 
 /// Attributes of a statistics nest (`IPVS_STATS_ATTR_*`).
@@ -105,6 +121,12 @@ pub(crate) mod forward {
     pub(crate) const TUNNEL: u32 = 2;
     pub(crate) const DROUTE: u32 = 3;
     pub(crate) const BYPASS: u32 = 4;
+}
+
+/// Roles of a synchronisation daemon (`IP_VS_STATE_*`).
+pub(crate) mod sync_state {
+    pub(crate) const MASTER: u32 = 1;
+    pub(crate) const BACKUP: u32 = 2;
 }
 
 /// Types of tunnel (`IP_VS_CONN_F_TUNNEL_TYPE_*`).

@@ -11,7 +11,8 @@ use std::time::Duration;
 use common::{in_new_namespace, run, saved, this_namespace};
 use ipvs::{
     Client, Destination, DestinationId, Forward, Operation, Pool, Scheduler, Service, ServiceId,
-    Stats, Sysctl, SysctlError, plan, set_sysctls_in,
+    Stats, SysctlError, plan, sysctl,
+    sysctl::{Defense, ReuseMode, SyncThreshold},
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -113,31 +114,49 @@ fn settings_of_a_namespace() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).unwrap();
-                let values = [(Sysctl::Conntrack, 1), (Sysctl::ExpireNodestConn, 1)];
-                set_sysctls_in(namespace.as_fd(), &values).unwrap();
-                Sysctl::SloppyTcp.set_in(namespace.as_fd(), 1).unwrap();
-                assert_eq!(Sysctl::Conntrack.get_in(namespace.as_fd()).unwrap(), 1);
-                assert_eq!(Sysctl::Conntrack.get().unwrap(), 0);
+                let values = [
+                    sysctl::CONNTRACK.to(true),
+                    sysctl::EXPIRE_NODEST_CONN.to(true),
+                ];
+                sysctl::set_in(namespace.as_fd(), &values).unwrap();
+                sysctl::SLOPPY_TCP.set_in(namespace.as_fd(), true).unwrap();
+                assert!(sysctl::CONNTRACK.get_in(namespace.as_fd()).unwrap());
+                assert!(!sysctl::CONNTRACK.get().unwrap());
             });
         });
         for name in ["conntrack", "expire_nodest_conn", "sloppy_tcp"] {
             let said = run("cat", &format!("/proc/sys/net/ipv4/vs/{name}"));
             assert_eq!(said, "1\n", "{name}");
         }
-        for sysctl in Sysctl::ALL {
-            sysctl.get().unwrap_or_else(|error| panic!("{error}"));
+        // Everything that the kernel has is known, and reads as its type.
+        let values = sysctl::get_all().unwrap();
+        let mut known: Vec<_> = values.iter().map(|v| v.info().name()).collect();
+        known.sort_unstable();
+        let files = run("ls", "/proc/sys/net/ipv4/vs");
+        assert_eq!(known, files.lines().collect::<Vec<_>>());
+        // What was read can be written, and is then the same.
+        for value in &values {
+            sysctl::set_in(namespace.as_fd(), std::slice::from_ref(value))
+                .unwrap_or_else(|error| panic!("{error}"));
         }
-        let error = Sysctl::SyncRetries.set(99).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                SysctlError::Io {
-                    value: Some(99),
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert_eq!(sysctl::get_all().unwrap(), values);
+        sysctl::DROP_ENTRY.set(Defense::Always).unwrap();
+        sysctl::CONN_REUSE_MODE.set(ReuseMode::Ending).unwrap();
+        let threshold = SyncThreshold {
+            first: 2,
+            period: 20,
+        };
+        sysctl::SYNC_THRESHOLD.set(threshold).unwrap();
+        assert_eq!(sysctl::SYNC_THRESHOLD.get().unwrap(), threshold);
+        for (name, said) in [
+            ("drop_entry", "3\n"),
+            ("conn_reuse_mode", "3\n"),
+            ("sync_threshold", "2\t20\n"),
+        ] {
+            assert_eq!(run("cat", &format!("/proc/sys/net/ipv4/vs/{name}")), said);
+        }
+        let error = sysctl::SYNC_RETRIES.set(99).unwrap_err();
+        assert!(matches!(error, SysctlError::Io { .. }), "{error}");
         assert!(
             error.to_string().contains("net.ipv4.vs.sync_retries = 99"),
             "{error}"

@@ -7,8 +7,8 @@ use std::net::Ipv6Addr;
 
 use common::{in_new_namespace, run, saved};
 use ipvs::{
-    Client, Destination, DestinationId, Forward, IpvsError, Name, Operation, Scheduler, Service,
-    ServiceId, Timeouts, Tunnel,
+    Client, Destination, DestinationId, Forward, IpvsError, Name, Netmask, Operation, Protocol,
+    Scheduler, Service, ServiceId, Timeouts, Tunnel,
 };
 
 fn service(port: u16) -> Service {
@@ -69,6 +69,16 @@ fn what_exists_and_what_does_not() {
             error.is_exists() && error.to_string().contains("10.0.1.1:80"),
             "{error}"
         );
+
+        // The same service in another namespace is none of this one's.
+        in_new_namespace(|mut elsewhere| {
+            let error = elsewhere.delete_service(id).unwrap_err();
+            assert!(error.is_not_found(), "{error}");
+            assert!(
+                error.to_string().contains("this network namespace"),
+                "{error}"
+            );
+        });
 
         let other = service(81).id;
         for error in [
@@ -160,6 +170,85 @@ fn values_that_the_kernel_does_not_take() {
             );
         }
         assert_eq!(client.destinations(&id).unwrap(), []);
+    });
+}
+
+#[test]
+fn services_that_the_kernel_does_not_know() {
+    in_new_namespace(|mut client| {
+        for protocol in [Protocol(0), Protocol(99)] {
+            let id = ServiceId::Address {
+                protocol,
+                address: [10, 0, 0, 1].into(),
+                port: 80,
+            };
+            let service = Service::new(id, Scheduler::RR);
+            let error = client.add_service(service).unwrap_err();
+            assert!(matches!(error, IpvsError::UnknownProtocol { service } if service == id));
+            assert!(error.to_string().contains("10.0.0.1:80"), "{error}");
+        }
+        assert_eq!(client.services().unwrap(), []);
+        assert_eq!(saved(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_netmask_of_the_other_family() {
+    in_new_namespace(|mut client| {
+        let wrong = Service {
+            netmask: Netmask::V6(24),
+            ..service(80)
+        };
+        let refused = |error: &IpvsError| matches!(error, IpvsError::NetmaskFamily { service: id, .. } if *id == wrong.id);
+        let error = client.add_service(wrong).unwrap_err();
+        assert!(refused(&error), "{error}");
+        assert!(error.to_string().contains("TCP 10.0.0.1:80"), "{error}");
+        // Among others, which are carried out.
+        let error = client
+            .apply(&[
+                Operation::AddService(service(79)),
+                Operation::AddService(wrong),
+                Operation::AddService(service(81)),
+            ])
+            .unwrap_err();
+        assert_eq!(error.failures.len(), 1);
+        assert!(error.failures[0].index == 1 && refused(&error.failures[0].error));
+        assert_eq!(
+            saved(),
+            ["-A -t 10.0.0.1:79 -s rr", "-A -t 10.0.0.1:81 -s rr"]
+        );
+    });
+}
+
+#[test]
+fn a_failed_addition_does_not_take_the_last_weight() {
+    in_new_namespace(|mut client| {
+        let id = service(80).id;
+        client.add_service(service(80)).unwrap();
+        client.add_destination(id, destination(1)).unwrap();
+        let light = |destination| Destination {
+            weight: 0,
+            ..destination
+        };
+        client.add_destination(id, light(destination(2))).unwrap();
+        let multicast = DestinationId::new([224, 0, 0, 1], 80);
+        // One that cannot be, and one that is there already, without weight.
+        for added in [
+            Destination::new(multicast, Forward::Masquerade),
+            destination(2),
+        ] {
+            for taken in [
+                Operation::SetDestination(id, light(destination(1))),
+                Operation::DeleteDestination(id, destination(1).id),
+            ] {
+                let error = client
+                    .apply(&[Operation::AddDestination(id, added), taken])
+                    .unwrap_err();
+                let last = error.failures.last().unwrap();
+                assert!(matches!(last.error, IpvsError::Skipped { service } if service == id));
+            }
+        }
+        assert!(saved().contains(&"-a -t 10.0.0.1:80 -r 10.0.1.1:80 -m -w 1".to_owned()));
     });
 }
 

@@ -314,6 +314,7 @@ fn timeouts() {
         client.set_timeouts(all(901, 121, 301)).unwrap();
         let text = run("ipvsadm", "-L --timeout");
         assert_eq!(text.trim(), "Timeout (tcp tcpfin udp): 901 121 301");
+        assert_eq!(text.trim(), client.timeouts().unwrap().to_string());
         let error = client
             .set_timeouts(Timeouts {
                 udp: Some(u32::MAX),

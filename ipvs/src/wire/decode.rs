@@ -10,8 +10,10 @@ use crate::error::DecodeError;
 use crate::name::{Name, Scheduler};
 use crate::service::{Family, Netmask, Protocol, Service, ServiceEntry, ServiceFlags, ServiceId};
 use crate::stats::{Info, Stats, Timeouts};
+use crate::sync::{SyncDaemon, SyncRole};
 use crate::uapi::{
-    cmd_attr, ctrl, dest_attr, forward, info_attr, stats_attr, svc_attr, tunnel_type,
+    cmd_attr, ctrl, daemon_attr, dest_attr, forward, info_attr, stats_attr, svc_attr, sync_state,
+    tunnel_type,
 };
 use crate::wire::attr::{Attr, Attrs};
 
@@ -45,7 +47,7 @@ pub(crate) fn service(content: &[u8]) -> Result<ServiceEntry> {
             svc_attr::PORT => port = Some(attr.u16_be("service port")?),
             svc_attr::FWMARK => mark = Some(attr.u32("service mark")?),
             svc_attr::SCHED_NAME => {
-                scheduler = Some(Scheduler::from_name(name(&attr, "scheduler name")?));
+                scheduler = Some(Scheduler::from(name(&attr, "scheduler name")?));
             }
             svc_attr::PE_NAME if !attr.text().is_empty() => {
                 persistence_engine = Some(name(&attr, "persistence engine name")?);
@@ -158,6 +160,64 @@ pub(crate) fn timeouts(content: &[u8]) -> Result<Timeouts> {
     Ok(timeouts)
 }
 
+/// A synchronisation daemon.
+pub(crate) fn sync_daemon(content: &[u8]) -> Result<SyncDaemon> {
+    let holder = nest(content, cmd_attr::DAEMON, "synchronisation daemon")?;
+    let mut role = None;
+    let mut interface = None;
+    let mut sync_id = None;
+    let mut max_length = 0;
+    let mut group = None;
+    let mut port = 0;
+    let mut ttl = 0;
+    for attr in holder.nested("synchronisation daemon") {
+        let attr = attr?;
+        match attr.kind {
+            daemon_attr::STATE => role = Some(sync_role(attr.u32("daemon state")?)?),
+            daemon_attr::MCAST_IFN => interface = Some(name(&attr, "daemon interface")?),
+            daemon_attr::SYNC_ID => {
+                let value = attr.u32("daemon number")?;
+                let what = "daemon number";
+                let unknown = |_| DecodeError::Value {
+                    what,
+                    value: value.into(),
+                };
+                sync_id = Some(u8::try_from(value).map_err(unknown)?);
+            }
+            daemon_attr::SYNC_MAXLEN => max_length = attr.u16("daemon message length")?,
+            daemon_attr::MCAST_GROUP => {
+                group = Some(address_of(Family::V4, attr.value, "daemon group")?);
+            }
+            daemon_attr::MCAST_GROUP6 => {
+                group = Some(address_of(Family::V6, attr.value, "daemon group")?);
+            }
+            daemon_attr::MCAST_PORT => port = attr.u16("daemon port")?,
+            daemon_attr::MCAST_TTL => ttl = attr.u8("daemon time to live")?,
+            _ => {}
+        }
+    }
+    Ok(SyncDaemon {
+        role: required(role, "daemon state")?,
+        interface: required(interface, "daemon interface")?,
+        sync_id: required(sync_id, "daemon number")?,
+        max_length,
+        group,
+        port,
+        ttl,
+    })
+}
+
+fn sync_role(state: u32) -> Result<SyncRole> {
+    match state {
+        sync_state::MASTER => Ok(SyncRole::Master),
+        sync_state::BACKUP => Ok(SyncRole::Backup),
+        _ => Err(DecodeError::Value {
+            what: "daemon state",
+            value: state.into(),
+        }),
+    }
+}
+
 /// Facts about the kernel's IPVS.
 pub(crate) fn info(content: &[u8]) -> Result<Info> {
     let [_, major, minor, patch] = nest(content, info_attr::VERSION, "version")?
@@ -259,12 +319,7 @@ fn forward_of(method: u32, (kind, port, flags): (u8, u16, u16)) -> Result<Forwar
                 tunnel_type::IPIP => TunnelKind::Ipip,
                 tunnel_type::GUE => TunnelKind::Gue,
                 tunnel_type::GRE => TunnelKind::Gre,
-                other => {
-                    return Err(DecodeError::Value {
-                        what: "tunnel type",
-                        value: other.into(),
-                    });
-                }
+                other => TunnelKind::Other(other),
             },
             port,
             flags: TunnelFlags::from_bits(flags),

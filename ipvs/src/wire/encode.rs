@@ -7,8 +7,10 @@ use crate::destination::{Destination, DestinationId, Forward, Tunnel, TunnelKind
 use crate::operation::Operation;
 use crate::service::{Netmask, Service, ServiceId};
 use crate::stats::Timeouts;
+use crate::sync::{SyncDaemon, SyncRole};
 use crate::uapi::{
-    FAMILY_NAME, FAMILY_VERSION, cmd, cmd_attr, ctrl, dest_attr, forward, svc_attr, tunnel_type,
+    FAMILY_NAME, FAMILY_VERSION, cmd, cmd_attr, ctrl, daemon_attr, dest_attr, forward, svc_attr,
+    sync_state, tunnel_type,
 };
 use crate::wire::attr;
 use crate::wire::message::{self, Want};
@@ -20,6 +22,7 @@ pub(crate) enum Query {
     Service(ServiceId),
     Destinations(ServiceId),
     Timeouts,
+    SyncDaemons,
     Info,
 }
 
@@ -31,6 +34,7 @@ impl Query {
             Self::Service(_) => (cmd::GET_SERVICE, Want::One),
             Self::Destinations(_) => (cmd::GET_DEST, Want::All),
             Self::Timeouts => (cmd::GET_CONFIG, Want::One),
+            Self::SyncDaemons => (cmd::GET_DAEMON, Want::All),
             Self::Info => (cmd::GET_INFO, Want::One),
         };
         message::put(
@@ -42,7 +46,7 @@ impl Query {
                 Self::Service(id) | Self::Destinations(id) => {
                     attr::put_nested(buf, cmd_attr::SERVICE, |buf| put_service_id(buf, id));
                 }
-                Self::Services | Self::Timeouts | Self::Info => {}
+                Self::Services | Self::Timeouts | Self::SyncDaemons | Self::Info => {}
             },
         );
     }
@@ -55,6 +59,7 @@ impl fmt::Display for Query {
             Self::Service(id) => write!(f, "read service {id}"),
             Self::Destinations(id) => write!(f, "list the destinations of service {id}"),
             Self::Timeouts => f.write_str("read the time-outs"),
+            Self::SyncDaemons => f.write_str("list the synchronisation daemons"),
             Self::Info => f.write_str("read the version"),
         }
     }
@@ -81,6 +86,8 @@ pub(crate) fn put_operation(buf: &mut Vec<u8>, family: u16, sequence: u32, opera
         Op::ZeroService(_) | Op::ZeroAll => cmd::ZERO,
         Op::Flush => cmd::FLUSH,
         Op::SetTimeouts(_) => cmd::SET_CONFIG,
+        Op::StartSync(_) => cmd::NEW_DAEMON,
+        Op::StopSync(_) => cmd::DEL_DAEMON,
     };
     let head = (family, FAMILY_VERSION, command);
     message::put(buf, head, Want::Ack, sequence, |buf| match operation {
@@ -101,6 +108,12 @@ pub(crate) fn put_operation(buf: &mut Vec<u8>, family: u16, sequence: u32, opera
             });
         }
         Op::SetTimeouts(timeouts) => put_timeouts(buf, timeouts),
+        Op::StartSync(daemon) => {
+            attr::put_nested(buf, cmd_attr::DAEMON, |buf| put_sync_daemon(buf, daemon));
+        }
+        Op::StopSync(role) => {
+            attr::put_nested(buf, cmd_attr::DAEMON, |buf| put_sync_role(buf, *role));
+        }
         Op::ZeroAll | Op::Flush => {}
     });
 }
@@ -173,6 +186,7 @@ fn put_destination(buf: &mut Vec<u8>, destination: &Destination) {
             TunnelKind::Ipip => tunnel_type::IPIP,
             TunnelKind::Gue => tunnel_type::GUE,
             TunnelKind::Gre => tunnel_type::GRE,
+            TunnelKind::Other(number) => number,
         };
         attr::put_u8(buf, dest_attr::TUN_TYPE, kind);
         attr::put_u16_be(buf, dest_attr::TUN_PORT, tunnel.port);
@@ -191,5 +205,34 @@ fn put_timeouts(buf: &mut Vec<u8>, timeouts: &Timeouts) {
         if let Some(value) = value {
             attr::put_u32(buf, kind, value);
         }
+    }
+}
+
+fn put_sync_role(buf: &mut Vec<u8>, role: SyncRole) {
+    let state = match role {
+        SyncRole::Master => sync_state::MASTER,
+        SyncRole::Backup => sync_state::BACKUP,
+    };
+    attr::put_u32(buf, daemon_attr::STATE, state);
+}
+
+fn put_sync_daemon(buf: &mut Vec<u8>, daemon: &SyncDaemon) {
+    put_sync_role(buf, daemon.role);
+    attr::put_str(buf, daemon_attr::MCAST_IFN, daemon.interface.as_str());
+    attr::put_u32(buf, daemon_attr::SYNC_ID, daemon.sync_id.into());
+    if daemon.max_length > 0 {
+        attr::put_u16(buf, daemon_attr::SYNC_MAXLEN, daemon.max_length);
+    }
+    // Unlike the ports of services, in host order.
+    if daemon.port > 0 {
+        attr::put_u16(buf, daemon_attr::MCAST_PORT, daemon.port);
+    }
+    if daemon.ttl > 0 {
+        attr::put_u8(buf, daemon_attr::MCAST_TTL, daemon.ttl);
+    }
+    match daemon.group {
+        Some(IpAddr::V4(group)) => attr::put(buf, daemon_attr::MCAST_GROUP, &group.octets()),
+        Some(IpAddr::V6(group)) => attr::put(buf, daemon_attr::MCAST_GROUP6, &group.octets()),
+        None => {}
     }
 }

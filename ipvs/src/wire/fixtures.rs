@@ -1,5 +1,5 @@
-//! What `ipvsadm` 1.31 sends and what Linux 6.1 answers, captured with `nlmon` on x86-64, against
-//! what this crate sends and reads. Each capture is the bytes after both message headers.
+//! What Linux 6.1 answers, captured with `nlmon` on x86-64, against what this crate reads; and the
+//! questions of `ipvsadm` 1.31. Each capture is the bytes after both message headers.
 #![cfg(target_endian = "little")]
 
 use std::net::Ipv6Addr;
@@ -8,38 +8,9 @@ use std::num::NonZeroU32;
 use crate::wire::message::{Body, Messages};
 use crate::wire::{decode, encode};
 use crate::{
-    Destination, DestinationId, Family, Forward, Name, Netmask, Operation, Scheduler, Service,
-    ServiceFlags, ServiceId, Stats, Timeouts, Tunnel, TunnelFlags,
+    Destination, DestinationId, Family, Forward, Name, Netmask, Scheduler, Service, ServiceFlags,
+    ServiceId, Stats, SyncDaemon, SyncRole, Timeouts, Tunnel, TunnelFlags,
 };
-
-/// `ipvsadm -A -t 10.0.0.1:80 -s wlc -p 120 -M 255.255.0.0`
-const ADD_TCP: &str = "\
-    5400018006000100020000000600020006000000140003000a000001000000000000000000000000\
-    060004000050000008000600776c63000c00070001000000ffffffff080008007800000008000900\
-    ffff0000";
-
-/// `ipvsadm -A -u [fd00::1]:5060 -s mh -b mh-port -p 60 -M 64 --pe sip`
-const ADD_SIP: &str = "\
-    5c000180060001000a000000060002001100000014000300fd000000000000000000000000000001\
-    0600040013c40000070006006d68000008000b00736970000c00070011000000ffffffff08000800\
-    3c0000000800090040000000";
-
-/// `ipvsadm -A -f 9 -6 -s rr`
-const ADD_MARK: &str = "\
-    38000180060001000a000000080005000900000007000600727200000c00070000000000ffffffff\
-    08000800000000000800090080000000";
-
-/// `ipvsadm -a -t 10.0.0.1:80 -r [fd00::8]:80 -i --tun-type gue --tun-port 6080 --tun-csum`
-const ADD_GUE: &str = "\
-    5400018006000100020000000600020006000000140003000a000001000000000000000000000000\
-    060004000050000005000600000000000c00070000000000ffffffff080008000000000008000900\
-    ffffffff6000028006000b000a00000014000100fd00000000000000000000000000000806000200\
-    005000000800030002000000080004000100000005000d000100000006000e0017c0000006000f00\
-    0100000008000500000000000800060000000000";
-
-/// `ipvsadm --set 901 121 301`
-const SET_TIMEOUTS: &str = "\
-    08000400850300000800050079000000080006002d010000";
 
 /// The request for the destinations of TCP 10.0.0.1:80 of `ipvsadm -Ln`
 const LIST_TCP: &str = "\
@@ -50,7 +21,7 @@ const LIST_TCP: &str = "\
 const LIST_MARK: &str = "\
     14000180060001000a0000000800050009000000";
 
-/// The answer about the service of [`ADD_SIP`]
+/// The answer about the service of `ipvsadm -A -u [fd00::1]:5060 -s mh -b mh-port -p 60 -M 64 --pe sip`
 const SERVICE_SIP: &str = "\
     34010100060001000a000000060002001100000014000300fd000000000000000000000000000001\
     0600040013c40000070006006d68000008000b00736970000c00070013000000ffffffff08000800\
@@ -61,7 +32,7 @@ const SERVICE_SIP: &str = "\
     00000000000000000c00060000000000000000000c00070000000000000000000c00080000000000\
     000000000c00090000000000000000000c000a000000000000000000";
 
-/// The answer about the service of [`ADD_TCP`]
+/// The answer about the service of `ipvsadm -A -t 10.0.0.1:80 -s wlc -p 120 -M 255.255.0.0`
 const SERVICE_TCP: &str = "\
     2c01010006000100020000000600020006000000140003000a000001000000000000000000000000\
     060004000050000008000600776c63000c00070003000000ffffffff080008007800000008000900\
@@ -72,7 +43,7 @@ const SERVICE_TCP: &str = "\
     0c00060000000000000000000c00070000000000000000000c00080000000000000000000c000900\
     00000000000000000c000a000000000000000000";
 
-/// The answer about the service of [`ADD_MARK`]
+/// The answer about the service of `ipvsadm -A -f 9 -6 -s rr`
 const SERVICE_MARK: &str = "\
     10010100060001000a000000080005000900000007000600727200000c00070002000000ffffffff\
     080008000000000008000900800000005c000a000800010000000000080002000000000008000300\
@@ -94,7 +65,7 @@ const DESTINATION_MASQ: &str = "\
     00000000000000000c00070000000000000000000c00080000000000000000000c00090000000000\
     000000000c000a000000000000000000";
 
-/// The answer about the destination of [`ADD_GUE`]
+/// The answer about the destination of `ipvsadm -a -t 10.0.0.1:80 -r [fd00::8]:80 -i --tun-type gue --tun-port 6080 --tun-csum`
 const DESTINATION_GUE: &str = "\
     5001020014000100fd00000000000000000000000000000806000200005000000800030002000000\
     080004000100000005000d000100000006000e0017c0000006000f00010000000800050000000000\
@@ -113,6 +84,17 @@ const TIMEOUTS: &str = "\
 /// The answer about the version
 const INFO: &str = "\
     08000100010201000800020000100000";
+
+/// The answer about `--start-daemon backup --mcast-interface under0 --syncid 255 --sync-maxlen 1100
+/// --mcast-group 239.1.2.3 --mcast-port 9999 --mcast-ttl 7`
+const DAEMON: &str = "\
+    4000030008000100020000000b000200756e64657230000008000300ff000000060004004c040000\
+    060007000f270000050008000700000008000500ef010203";
+
+/// The answer about `--start-daemon master --mcast-interface under0 --mcast-group ff02::77`
+const DAEMON_IPV6: &str = "\
+    4c00030008000100010000000b000200756e646572300000080003000000000006000400ac050000\
+    0600070090220000050008000100000014000600ff020000000000000000000000000077";
 
 /// The beginning of the controller's answer about the family, which goes on with its commands.
 const FAMILY: &str = "\
@@ -138,6 +120,8 @@ pub(super) fn answers() -> Vec<Vec<u8>> {
         DESTINATION_MASQ,
         DESTINATION_GUE,
         TIMEOUTS,
+        DAEMON,
+        DAEMON_IPV6,
         INFO,
         FAMILY,
     ]
@@ -190,63 +174,9 @@ fn masq() -> Destination {
     }
 }
 
-/// Checks both headers of a request and returns the rest.
-fn request(operation: Operation, command: u8) -> Vec<u8> {
-    let mut buf = Vec::new();
-    encode::put_operation(&mut buf, 0x1234, 0x0102_0304, &operation);
-    let head = [
-        buf.len() as u8,
-        0,
-        0,
-        0, // length
-        0x34,
-        0x12, // type: the family
-        5,
-        0, // flags: request, acknowledge
-        4,
-        3,
-        2,
-        1, // sequence
-        0,
-        0,
-        0,
-        0, // port
-        command,
-        1,
-        0,
-        0, // generic header: command, version
-    ];
-    assert_eq!(buf[..20], head, "{operation}");
-    buf.split_off(20)
-}
-
 #[test]
-fn services_are_sent_as_ipvsadm_sends_them() {
-    for (service, captured) in [(tcp(), ADD_TCP), (sip(), ADD_SIP), (mark(), ADD_MARK)] {
-        assert_eq!(
-            request(Operation::AddService(service), 1),
-            bytes(captured),
-            "{}",
-            service.id
-        );
-        assert_eq!(
-            request(Operation::SetService(service), 2),
-            bytes(captured),
-            "{}",
-            service.id
-        );
-    }
-}
-
-#[test]
-fn what_names_a_service_is_sent_as_ipvsadm_sends_it() {
+fn questions_are_sent_as_ipvsadm_sends_them() {
     for (service, captured) in [(tcp(), LIST_TCP), (mark(), LIST_MARK)] {
-        for (operation, command) in [
-            (Operation::DeleteService(service.id), 3),
-            (Operation::ZeroService(service.id), 16),
-        ] {
-            assert_eq!(request(operation, command), bytes(captured));
-        }
         let mut buf = Vec::new();
         encode::Query::Destinations(service.id).put(&mut buf, 0x20, 7);
         assert_eq!(
@@ -255,44 +185,17 @@ fn what_names_a_service_is_sent_as_ipvsadm_sends_it() {
         );
         assert_eq!(buf[20..], bytes(captured));
     }
-}
-
-#[test]
-fn destinations_are_sent_as_ipvsadm_sends_them() {
-    // `ipvsadm` sends all of the service, of which the kernel reads only what names it.
-    let service = bytes(LIST_TCP);
-    let captured = bytes(ADD_GUE);
-    let destination = &captured[0x54..];
-    for (operation, command) in [
-        (Operation::AddDestination(tcp().id, gue()), 5),
-        (Operation::SetDestination(tcp().id, gue()), 6),
+    for (query, command, flags) in [
+        (encode::Query::Services, 4, [1, 3]),
+        (encode::Query::SyncDaemons, 11, [1, 3]),
+        (encode::Query::Timeouts, 13, [1, 0]),
+        (encode::Query::Info, 15, [1, 0]),
     ] {
-        assert_eq!(
-            request(operation, command),
-            [&service, destination].concat()
-        );
+        let mut buf = Vec::new();
+        query.put(&mut buf, 0x20, 7);
+        assert_eq!(buf[6..8], flags, "{query}");
+        assert_eq!(buf[16..], [command, 1, 0, 0], "{query}");
     }
-    let mut named = destination[..4 + 36].to_vec();
-    named[0] = 4 + 36;
-    assert_eq!(
-        request(Operation::DeleteDestination(tcp().id, gue().id), 7),
-        [service, named].concat()
-    );
-}
-
-#[test]
-fn the_rest_is_sent_as_ipvsadm_sends_it() {
-    let timeouts = Timeouts {
-        tcp: Some(901),
-        tcp_fin: Some(121),
-        udp: Some(301),
-    };
-    assert_eq!(
-        request(Operation::SetTimeouts(timeouts), 12),
-        bytes(SET_TIMEOUTS)
-    );
-    assert_eq!(request(Operation::ZeroAll, 16), []);
-    assert_eq!(request(Operation::Flush, 17), []);
     let mut buf = Vec::new();
     encode::put_family_query(&mut buf, 0);
     assert_eq!(
@@ -333,6 +236,25 @@ fn answers_are_read() {
             udp: Some(301)
         }
     );
+    let daemon = SyncDaemon {
+        sync_id: 255,
+        max_length: 1100,
+        group: Some([239, 1, 2, 3].into()),
+        port: 9999,
+        ttl: 7,
+        ..SyncDaemon::new(SyncRole::Backup, Name::new("under0").unwrap())
+    };
+    assert_eq!(decode::sync_daemon(&bytes(DAEMON)), Ok(daemon));
+    let daemon = SyncDaemon {
+        role: SyncRole::Master,
+        sync_id: 0,
+        max_length: 1452,
+        group: Some("ff02::77".parse().unwrap()),
+        port: 8848,
+        ttl: 1,
+        ..daemon
+    };
+    assert_eq!(decode::sync_daemon(&bytes(DAEMON_IPV6)), Ok(daemon));
     assert_eq!(decode::family_id(&bytes(FAMILY)), Ok(0x20));
     let info = decode::info(&bytes(INFO)).unwrap();
     assert_eq!(

@@ -1,9 +1,9 @@
 //! Any values survive the way through the codec, and no bytes whatever stop it.
 
 use crate::error::DecodeError;
+use crate::fuzzing::read_all;
 use crate::testing::Random;
 use crate::wire::attr::{self, Attrs};
-use crate::wire::message::{Body, Messages};
 use crate::wire::{decode, encode, fixtures};
 use crate::{Destination, Family, Operation, Service};
 
@@ -54,18 +54,13 @@ fn what_is_sent_reads_back_the_same() {
     }
 }
 
-/// Reads bytes in every way there is. Only that it comes back is of interest.
-fn read_all(bytes: &[u8]) {
-    let _ = decode::service(bytes);
-    let _ = decode::destination(bytes, Family::V4);
-    let _ = decode::destination(bytes, Family::V6);
-    let _ = decode::timeouts(bytes);
-    let _ = decode::info(bytes);
-    let _ = decode::family_id(bytes);
-    for message in Messages::new(bytes, 0x20).flatten() {
-        if let Body::Content(content) = message.body {
-            let _ = decode::service(content);
-        }
+#[test]
+fn daemons_read_back_the_same() {
+    let mut random = Random(9);
+    for _ in 0..2000 {
+        let daemon = random.sync_daemon();
+        let answer = as_answer(Operation::StartSync(daemon), 3, 99);
+        assert_eq!(decode::sync_daemon(&answer), Ok(daemon));
     }
 }
 

@@ -8,4 +8,6 @@ pub(crate) mod message;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod hostile;

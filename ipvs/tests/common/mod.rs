@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 
 use ipvs::{Client, IpvsError};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// Runs a test on a thread with a network namespace of its own, which goes when the thread and what
 /// it opened are gone, however the test ends.
@@ -44,6 +44,21 @@ pub fn this_namespace() -> File {
     File::open("/proc/thread-self/ns/net").unwrap()
 }
 
+/// Does something in another network namespace, on a thread of its own.
+#[allow(dead_code, reason = "not every test file needs every helper")]
+pub fn visit<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let visitor = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        match visitor.join() {
+            Ok(result) => result,
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
+    })
+}
+
 /// What a program says when run in the namespace of this thread.
 pub fn run(program: &str, arguments: &str) -> String {
     let output = Command::new(program)
@@ -64,7 +79,7 @@ pub fn run(program: &str, arguments: &str) -> String {
 pub fn saved() -> Vec<String> {
     // While other tests change their services, entries are missing or double in a long list.
     let mut text = run("ipvsadm", "-Sn");
-    loop {
+    for _ in 0..100 {
         let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
         lines.sort();
         let again = run("ipvsadm", "-Sn");
@@ -73,4 +88,5 @@ pub fn saved() -> Vec<String> {
         }
         text = again;
     }
+    panic!("the list is never the same twice");
 }
