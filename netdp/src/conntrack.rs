@@ -22,6 +22,31 @@ pub(crate) enum Pin {
     VipBackend(IpAddr, IpAddr),
 }
 
+impl std::fmt::Display for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UdpPort(port) => write!(f, "udp {port}"),
+            Self::Backend(backend) => write!(f, "backend {backend}"),
+            Self::VipBackend(vip, backend) => write!(f, "vip {vip} {backend}"),
+        }
+    }
+}
+
+impl Pin {
+    /// From what it is displayed as.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        match words[..] {
+            ["udp", port] => Some(Self::UdpPort(port.parse().ok()?)),
+            ["backend", backend] => Some(Self::Backend(backend.parse().ok()?)),
+            ["vip", vip, backend] => {
+                Some(Self::VipBackend(vip.parse().ok()?, backend.parse().ok()?))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// `NFNL_SUBSYS_CTNETLINK`, and its messages.
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;

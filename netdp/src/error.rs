@@ -64,7 +64,7 @@ pub enum NetdpError {
     },
     /// Somebody else on this node has the port.
     #[error(
-        "port {port}/{protocol} is already in use on this node: {source} (see who listens: ss -lnp 'sport = :{port}')"
+        "port {port}/{protocol} is already in use on this node: {source} (see what has it, or had it a minute ago: ss -anp 'sport = :{port}')"
     )]
     PortTaken {
         /// Transport protocol.
@@ -99,6 +99,14 @@ pub enum NetdpError {
         "this node's VTEP {0} is not an address of any of its interfaces: add it, or configure the node with one of its addresses"
     )]
     NoSuchVtep(IpAddr),
+    /// A device lacks whose other end is in another namespace. It is made again with that.
+    #[error("{namespace} has no link {link}: its other end could not be made")]
+    NoLink {
+        /// Where it should be.
+        namespace: String,
+        /// Its name.
+        link: String,
+    },
     /// The desired state contradicts itself, or asks for what this engine cannot do.
     #[error("{0}")]
     Unsatisfiable(String),
@@ -115,6 +123,7 @@ impl NetdpError {
             Self::File { source, .. } | Self::System { source, .. } => {
                 source.raw_os_error().is_some_and(transient)
             }
+            Self::NoLink { .. } => true,
             Self::Ipvs { .. }
             | Self::IpvsBatch { .. }
             | Self::PortTaken { .. }
@@ -154,5 +163,7 @@ fn transient(errno: i32) -> bool {
             | libc::ENOMEM
             | libc::EMFILE
             | libc::ENFILE
+            | libc::ENOSPC
+            | libc::EDQUOT
     )
 }

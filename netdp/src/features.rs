@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::namespace::{Link, LinkKind, probe_link};
 use crate::netlink::RouteSocket;
 use crate::nft::{
-    ChainKind, Expr, Family, Hook, NftSocket, Register, TABLE, Table, Verdict, priority, rule,
+    ChainKind, Expr, Family, Hook, NftSocket, Register, Table, Verdict, priority, rule,
 };
 
 /// Something that a kernel has or has not.
@@ -99,7 +99,7 @@ fn ipvs_works() -> Result<(), String> {
 
 /// Address translation with a number generator; a chain on a device's egress.
 fn nft_works(mut socket: NftSocket) -> (Result<(), String>, Result<(), String>) {
-    let mut nat = Table::new(Family::Ipv4, TABLE);
+    let mut nat = Table::new(Family::Ipv4);
     let expressions = vec![Expr::random(Register(0), 2), Expr::masquerade()];
     nat.base(
         "source",
@@ -108,7 +108,7 @@ fn nft_works(mut socket: NftSocket) -> (Result<(), String>, Result<(), String>) 
         priority::SRCNAT,
         vec![rule("", expressions)],
     );
-    let mut egress = Table::new(Family::Netdev, TABLE);
+    let mut egress = Table::new(Family::Netdev);
     let accept = vec![rule("", vec![Expr::verdict(&Verdict::Accept)])];
     egress.base(
         "out",

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::balancer::Balancer;
-use crate::build::{self, Underlay, View};
-use crate::conntrack;
+use crate::build::{self, Index, Underlay, View};
 use crate::desired::{Desired, Engine, Node, Protocol};
 use crate::error::NetdpError;
 use crate::features::{Feature, probe};
-use crate::namespace::{Cleanup, Namespace, Spec};
+use crate::namespace::{Cleanup, Namespace, Spec, remove_record};
 use crate::netns::Netns;
 use crate::ports::PortTable;
 use crate::report::{Healed, NetworkState, Object, Report};
@@ -34,8 +33,6 @@ struct Held {
     namespace: Namespace,
     /// What it was last brought to; `None`: not yet without error.
     spec: Option<Spec>,
-    /// What conntrack may be pinned to there.
-    pins: BTreeSet<conntrack::Pin>,
 }
 
 impl Held {
@@ -43,7 +40,6 @@ impl Held {
         Self {
             namespace,
             spec: None,
-            pins: BTreeSet::new(),
         }
     }
 }
@@ -72,7 +68,9 @@ impl DataPlane {
     /// When the kernel cannot do what every node needs, or the runtime directory cannot be made.
     pub fn open(settings: Settings) -> Result<Self, NetdpError> {
         let directory = settings.run_dir.join("netns");
-        fs::create_dir_all(&directory).map_err(NetdpError::file("create", &directory))?;
+        for directory in [directory, build::records(&settings.run_dir)] {
+            fs::create_dir_all(&directory).map_err(NetdpError::file("create", &directory))?;
+        }
         let features = probe();
         let has = |name| features.iter().any(|f| f.name == name && f.available);
         let engine = match settings.engine {
@@ -86,13 +84,14 @@ impl DataPlane {
             None if has("ipvs") => Engine::Ipvs,
             None => Engine::Nft,
         };
-        let node = Held::new(Namespace::open("the node".to_owned(), Netns::current()?)?);
+        let record = build::record_of_node(&settings.run_dir);
+        let node = Namespace::open("the node".to_owned(), Netns::current()?, record)?;
         Ok(Self {
             settings,
             engine,
             features,
             desired: Arc::default(),
-            node,
+            node: Held::new(node),
             others: BTreeMap::new(),
             balancer: None,
             ports: PortTable::default(),
@@ -164,14 +163,17 @@ impl DataPlane {
         let taken = self.reserve_published(&desired, &mut report);
         let Some(node) = &desired.node else {
             self.retire(&BTreeSet::new(), &mut report);
+            self.clear_node(verify, &mut report);
             return report;
         };
         let run_dir = self.settings.run_dir.clone();
         let gwbridge = self.settings.gwbridge.clone();
         let idle = Underlay::default();
         let nothing = BTreeMap::new();
+        let index = Index::of(&desired);
         let mut view = View {
             desired: &desired,
+            index: &index,
             node,
             engine: self.engine,
             run_dir: &run_dir,
@@ -232,12 +234,8 @@ impl DataPlane {
             }
         }
         self.list_networks(&view, &mut report);
-        let wanted = self
-            .others
-            .keys()
-            .filter(|object| is_wanted(&view, object))
-            .cloned();
-        let wanted = wanted.collect();
+        // Also what could not be opened: it is somebody's all the same.
+        let wanted = objects(&view).into_iter().collect();
         self.retire(&wanted, &mut report);
         report
     }
@@ -273,7 +271,13 @@ impl DataPlane {
                     self.ports
                         .reserve(netns, &holder(id), port.protocol, port.published);
                 if let Err(error) = reserved {
-                    taken.insert((port.protocol, port.published));
+                    // Any other failure is no reason to withdraw a port that works.
+                    if matches!(
+                        error,
+                        NetdpError::PortTaken { .. } | NetdpError::PortHeld { .. }
+                    ) {
+                        taken.insert((port.protocol, port.published));
+                    }
                     report.fail(&Object::Service(id.clone()), [error]);
                 }
             }
@@ -312,7 +316,8 @@ impl DataPlane {
                 let inode = netns.inode()?;
                 let same = |held: &Held| held.namespace.netns().inode().is_ok_and(|i| i == inode);
                 if !self.others.get(object).is_some_and(same) {
-                    let held = Held::new(Namespace::open(name, netns)?);
+                    let record = build::record(&self.settings.run_dir, &path);
+                    let held = Held::new(Namespace::open(name, netns, record)?);
                     self.others.insert(object.clone(), held);
                 }
                 Ok(())
@@ -393,18 +398,34 @@ impl DataPlane {
         }
         if !self.swept {
             gone.extend(self.leftovers(wanted));
-            self.swept = true;
         }
+        let failures = report.failures.len();
         gone.sort_by_key(|(object, _)| matches!(object, Object::Network(_)));
         gone.dedup();
         for (object, path) in gone {
+            let record = build::record(&self.settings.run_dir, &path);
             if matches!(object, Object::Network(_)) {
-                report.fail(&object, delete_tunnels(self.others.get_mut(&object), &path));
+                let held = self.others.get_mut(&object);
+                report.fail(&object, disconnect(held, &path, &record));
             }
-            match Netns::remove(&path) {
+            match remove_record(&record).and_then(|()| Netns::remove(&path)) {
                 Ok(()) => drop(self.others.remove(&object)),
                 Err(error) => report.fail(&object, [error]),
             }
+        }
+        self.swept |= report.failures.len() == failures;
+    }
+
+    /// Takes everything of ours out of the node's own namespace.
+    fn clear_node(&mut self, verify: bool, report: &mut Report) {
+        let nothing = Spec {
+            shared: true,
+            ..Spec::default()
+        };
+        let cleanup = sync(&mut self.node, &Object::Node, nothing, None, verify, report);
+        if let Some(cleanup) = cleanup {
+            let errors = self.node.namespace.clean(cleanup, true);
+            report.fail(&Object::Node, errors);
         }
     }
 
@@ -450,14 +471,6 @@ fn specs(view: &View<'_>) -> BTreeMap<Object, Spec> {
     specs.collect()
 }
 
-fn is_wanted(view: &View<'_>, object: &Object) -> bool {
-    match object {
-        Object::Network(id) => view.desired.networks.contains_key(id) && view.is_needed(id),
-        Object::Sandbox(id) => view.desired.sandboxes.contains_key(id),
-        Object::Node | Object::Service(_) => false,
-    }
-}
-
 /// Brings one namespace to its spec; what is to be removed later.
 fn sync(
     held: &mut Held,
@@ -480,37 +493,28 @@ fn sync(
             detail,
         }));
     }
-    // What an earlier process programmed has its connections where they belong.
-    let stale = if synced.adopted {
-        BTreeSet::new()
-    } else {
-        conntrack::changed(&held.pins, &spec.pins)
-    };
-    let mut errors = synced.errors;
-    if !stale.is_empty()
-        && let Err(source) = held.namespace.nft.flush(&stale)
-    {
-        let action = format!("flush tracked connections of {}", held.namespace.name());
-        errors.push(NetdpError::Netlink { action, source });
-    }
-    held.pins.clone_from(&spec.pins);
-    held.spec = errors.is_empty().then_some(spec);
-    report.fail(object, errors);
+    held.spec = synced.errors.is_empty().then_some(spec);
+    report.fail(object, synced.errors);
     Some(synced.cleanup)
 }
 
-/// A network's tunnels, whether the namespace is open or left by an earlier process.
-fn delete_tunnels(held: Option<&mut Held>, path: &Path) -> Vec<NetdpError> {
-    let delete = |namespace: &mut Namespace| match namespace.delete_tunnels() {
+/// Deletes a network's devices that matter outside of its namespace, whether that is open or left by
+/// an earlier process.
+fn disconnect(held: Option<&mut Held>, path: &Path, record: &Path) -> Vec<NetdpError> {
+    let delete = |namespace: &mut Namespace| match namespace.disconnect(build::NODE_LEG) {
         Ok(errors) => errors,
         Err(error) => vec![error],
     };
     match held {
         Some(held) => delete(&mut held.namespace),
         // A file that is no namespace: nothing is in it.
-        None => match Netns::open(path).and_then(|n| Namespace::open("a leftover".to_owned(), n)) {
-            Ok(mut namespace) if Netns::is_mounted(path) => delete(&mut namespace),
-            _ => Vec::new(),
-        },
+        None => {
+            let name = "a leftover".to_owned();
+            let open = |netns| Namespace::open(name, netns, record.to_owned());
+            match Netns::open(path).and_then(open) {
+                Ok(mut namespace) if Netns::is_mounted(path) => delete(&mut namespace),
+                _ => Vec::new(),
+            }
+        }
     }
 }

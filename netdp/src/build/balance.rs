@@ -18,9 +18,9 @@ use crate::nft::{Expr, KeyType, Register, Rule, Set, Table, Value, Verdict, rule
 
 /// One virtual service: a key, and where it leads.
 #[derive(Debug)]
-pub(super) struct Choice<'a> {
-    pub(super) key: Vec<Value<'a>>,
-    pub(super) backends: Vec<Vec<Value<'a>>>,
+pub(super) struct Choice {
+    pub(super) key: Vec<Value>,
+    pub(super) backends: Vec<Vec<Value>>,
     pub(super) scheduler: Option<Scheduler>,
 }
 
@@ -66,7 +66,7 @@ impl Pick {
 
 /// Adds the sets and chains to `table`, and returns the rules for the base chain. Choices without
 /// backends are left out.
-pub(super) fn add(table: &mut Table, layout: &Layout, choices: &[Choice<'_>]) -> Vec<Rule> {
+pub(super) fn add(table: &mut Table, layout: &Layout, choices: &[Choice]) -> Vec<Rule> {
     let mut services = Set::verdicts("services", &layout.key);
     let mut key = layout.key.clone();
     key.push(KeyType::Mark);
@@ -119,5 +119,5 @@ fn pick_rule(layout: &Layout, pick: Pick, count: u32) -> Rule {
     expressions.push(Expr::map("backends", Register(0), address));
     let family = layout.ip.family() as u8;
     expressions.push(Expr::dnat(family, address, layout.port.then_some(port)));
-    rule("", expressions)
+    rule("the chosen one", expressions)
 }

@@ -29,6 +29,8 @@ pub(super) fn devices(spec: &mut Spec, view: &View<'_>) {
     }
     // From loopback to a task's host-mode port.
     spec.sysctl(Ip::V4.sysctl(bridge, "route_localnet"), "1");
+    // No task is a router of this node's.
+    spec.optional_sysctl(Ip::V6.sysctl(bridge, "accept_ra"), "0");
     for (id, sandbox) in &view.desired.sandboxes {
         let Some(gateway) = &sandbox.gateway else {
             continue;
@@ -120,8 +122,23 @@ pub(super) fn forward(view: &View<'_>) -> Vec<Rule> {
             ]
             .concat(),
         ));
+        rules.push(from_ingress());
     }
     rules
+}
+
+/// From the ingress come answers, and errors about them. A task can send by its leg whatever it
+/// likes to whomever it likes: as a connection of its own it ends here.
+pub(super) fn from_ingress() -> Rule {
+    rule(
+        "from the ingress come answers only",
+        [
+            came_by(names::INGRESS_LEG),
+            ct(CtKey::State, ESTABLISHED_OR_RELATED, false),
+            vec![Expr::verdict(&Verdict::Drop)],
+        ]
+        .concat(),
+    )
 }
 
 /// Goes on only when one of the bits is set (or none).

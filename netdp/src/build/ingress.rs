@@ -11,9 +11,7 @@ use super::view::{View, wire_ports};
 use crate::conntrack::Pin;
 use crate::desired::{Backend, Engine, Network, Port, Protocol, Scheduler};
 use crate::namespace::{Link, LinkKind, Neighbour, PolicyRule, Route, Spec};
-use crate::nft::{
-    ChainKind, Expr, Hook, KeyType, Meta, Register, TABLE, Table, Value, load, priority,
-};
+use crate::nft::{ChainKind, Expr, Hook, KeyType, Meta, Register, Table, Value, load, priority};
 
 /// Routing table in which there is only the node.
 const TO_NODE: u32 = 100;
@@ -213,9 +211,9 @@ pub(crate) fn virtual_services(view: &View<'_>) -> Vec<VirtualService> {
 
 /// The table of engine `nft`.
 fn table(view: &View<'_>, _ingress: &str, ip: Ip) -> Table {
-    let mut table = Table::new(ip.family(), TABLE);
+    let mut table = Table::new(ip.family());
     let services = virtual_services(view);
-    let choices: Vec<Choice<'_>> = services
+    let choices: Vec<Choice> = services
         .iter()
         .filter(|service| Ip::of(service.address) == ip)
         .map(|service| Choice {

@@ -9,6 +9,9 @@ use crate::nft::{Expr, Family, KeyType, Meta, Register, load};
 /// EtherTypes, network order (IEEE 802 numbers).
 pub(super) const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 
+/// ICMP for IPv6, as a protocol number (RFC 4443).
+pub(super) const ICMPV6: u8 = 58;
+
 /// One of the two protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ip {
@@ -185,6 +188,14 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
+}
+
+/// Goes on only for packets of this kind (EtherType). Where a chain sees all frames.
+pub(super) fn ethertype_is(ethertype: [u8; 2]) -> Vec<Expr> {
+    vec![
+        Expr::meta(Meta::Protocol, Register(0)),
+        Expr::equals(Register(0), &ethertype),
+    ]
 }
 
 /// Goes on only for packets of this transport protocol.

@@ -1,6 +1,7 @@
 //! From the desired state to the spec of each namespace: pure functions.
 
 mod balance;
+mod guard;
 mod gwbridge;
 mod ingress;
 mod ip;
@@ -12,8 +13,10 @@ mod task;
 mod view;
 
 pub(crate) use ingress::{VirtualService, ipvs_protocol, virtual_services};
-pub(crate) use names::{netns_of_network, netns_of_task};
+pub(crate) use names::{
+    NODE_LEG, netns_of_network, netns_of_task, record, record_of_node, records,
+};
 pub(crate) use node::node;
 pub(crate) use overlay::overlay;
 pub(crate) use task::task;
-pub(crate) use view::{Underlay, View};
+pub(crate) use view::{Index, Underlay, View};

@@ -24,6 +24,21 @@ pub(crate) fn netns_of_task(run_dir: &Path, task: &str) -> PathBuf {
     run_dir.join("netns").join(format!("task-{task}"))
 }
 
+/// Directory of the records of what is programmed, one for each namespace.
+pub(crate) fn records(run_dir: &Path) -> PathBuf {
+    run_dir.join("tables")
+}
+
+/// The record of the namespace with this file.
+pub(crate) fn record(run_dir: &Path, netns: &Path) -> PathBuf {
+    records(run_dir).join(netns.file_name().unwrap_or_default())
+}
+
+/// The record of the node's own namespace.
+pub(crate) fn record_of_node(run_dir: &Path) -> PathBuf {
+    records(run_dir).join("node")
+}
+
 pub(super) fn bridge(vni: u32) -> String {
     format!("br{vni}")
 }

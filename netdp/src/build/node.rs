@@ -2,16 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::gwbridge;
 use super::ip::{Ip, goes_by, octets, protocol_is};
-use super::names;
 use super::view::View;
+use super::{guard, gwbridge, names};
 use crate::conntrack::Pin;
 use crate::desired::Protocol;
 use crate::namespace::{Link, LinkKind, Neighbour, Spec, VethPeer};
 use crate::nft::{
     ChainKind, Expr, Family, Guard, HOOK_FORWARD, HOOK_INPUT, Hook, KeyType, Meta, Register, Rule,
-    Set, TABLE, Table, Value, Verdict, load, priority, rule,
+    Set, Table, Value, Verdict, load, priority, rule,
 };
 
 /// `RTN_LOCAL`.
@@ -34,6 +33,10 @@ pub(crate) fn node(view: &View<'_>) -> Spec {
     }
     if view.has_ingress() {
         ingress_leg(&mut spec, view);
+    }
+    let devices = guard::gateway_ports(view);
+    if !devices.is_empty() {
+        spec.tables.push(devices);
     }
     for ip in Ip::BOTH {
         let table = table(view, ip, &mut spec);
@@ -83,6 +86,7 @@ fn ingress_leg(spec: &mut Spec, view: &View<'_>) {
     });
     // From loopback to a published port.
     spec.sysctl(Ip::V4.sysctl(leg, "route_localnet"), "1");
+    spec.optional_sysctl(Ip::V6.sysctl(leg, "accept_ra"), "0");
     for ip in Ip::BOTH.into_iter().filter(|ip| has_ingress(view, *ip)) {
         spec.addresses.push((leg.to_owned(), ip.leg().0));
         spec.neighbours.push(Neighbour {
@@ -94,7 +98,7 @@ fn ingress_leg(spec: &mut Spec, view: &View<'_>) {
 }
 
 fn table(view: &View<'_>, ip: Ip, spec: &mut Spec) -> Table {
-    let mut table = Table::new(ip.family(), TABLE);
+    let mut table = Table::new(ip.family());
     let untracked = vec![rule(
         "tunnels need no connection tracking",
         [
@@ -169,6 +173,15 @@ fn table(view: &View<'_>, ip: Ip, spec: &mut Spec) -> Table {
         priority::FILTER,
         gwbridge::forward(view),
     );
+    if has_ingress(view, ip) {
+        table.base(
+            "input",
+            ChainKind::Filter,
+            Hook::Input,
+            priority::FILTER,
+            vec![gwbridge::from_ingress()],
+        );
+    }
     table
 }
 

@@ -2,15 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::ip::{ETHERTYPE_ARP, Ip};
+use super::ip::Ip;
 use super::view::{View, segment_of, segment_of_address};
-use super::{ingress, names};
+use super::{guard, ingress, names};
 use crate::desired::{Mac, Network};
 use crate::namespace::{Destination, FdbEntry, Link, LinkKind, Neighbour, Port, Spec, VethPeer};
-use crate::nft::{
-    ChainKind, Expr, Family, Hook, KeyType, Meta, Register, Rule, Set, TABLE, Table, Value,
-    Verdict, load, priority, rule,
-};
 
 /// An overlay network's namespace; for the ingress network with what only that has.
 pub(crate) fn overlay(view: &View<'_>, id: &str, network: &Network) -> Spec {
@@ -66,7 +62,7 @@ pub(crate) fn overlay(view: &View<'_>, id: &str, network: &Network) -> Spec {
     if network.ingress {
         ingress::extend(&mut spec, view, id, network);
     }
-    let guard = port_guard(view, id);
+    let guard = guard::overlay_ports(view, id);
     if !guard.is_empty() {
         spec.tables.push(guard);
     }
@@ -139,106 +135,4 @@ fn remote_endpoints(spec: &mut Spec, view: &View<'_>, id: &str, network: &Networ
             });
         }
     }
-}
-
-/// A task may not lie: what comes in by its port bears its own MAC and its own addresses. One look
-/// into a set decides about an IP or ARP packet.
-fn port_guard(view: &View<'_>, id: &str) -> Table {
-    let mut table = Table::new(Family::Bridge, TABLE);
-    let mut ports = Set::new("ports", &[KeyType::IfName]);
-    let mut macs = Set::new("macs", &[KeyType::IfName, KeyType::Ether]);
-    let mut v4 = Set::new("senders", &[KeyType::IfName, KeyType::Ether, KeyType::Ipv4]);
-    let mut v6 = Set::new(
-        "senders6",
-        &[KeyType::IfName, KeyType::Ether, KeyType::Ipv6],
-    );
-    for (task, _, leg) in view.legs(id) {
-        let port = view.overlay_port(task);
-        let (name, mac) = (Value::IfName(&port), Value::Ether(leg.mac.0));
-        ports.insert(&[name]);
-        macs.insert(&[name, mac]);
-        for address in &leg.addresses {
-            let set = if address.addr().is_ipv6() {
-                &mut v6
-            } else {
-                &mut v4
-            };
-            set.insert(&[name, mac, Value::Address(address.addr())]);
-        }
-    }
-    if ports.is_empty() {
-        return table;
-    }
-    table.sets = vec![ports, macs, v4, v6];
-    let accept = || Expr::verdict(&Verdict::Accept);
-    // The name fills four registers, the MAC two; the address follows.
-    let (name, mac, address) = (Register(0), Register(4), Register(6));
-    let of = |ethertype: [u8; 2]| {
-        vec![
-            Expr::meta(Meta::Protocol, name),
-            Expr::equals(name, &ethertype),
-        ]
-    };
-    let sender = |comment, ethertype, source: Expr, set| -> Rule {
-        let mut expressions = of(ethertype);
-        expressions.extend([
-            Expr::meta(Meta::IifName, name),
-            load::link_source(mac),
-            source,
-        ]);
-        expressions.extend([Expr::in_set(set, name, false), accept()]);
-        rule(comment, expressions)
-    };
-    // For neighbour discovery: with the task's own MAC, but before or beside its own address.
-    let discovery = |compare: Vec<Expr>| -> Rule {
-        let mut expressions = of(Ip::V6.ethertype());
-        expressions.extend(compare);
-        expressions.extend([Expr::meta(Meta::IifName, name), load::link_source(mac)]);
-        expressions.extend([Expr::in_set("macs", name, false), accept()]);
-        rule("link-local or no source", expressions)
-    };
-    let v6_source = |length| load::network(Ip::V6.source_offset(), length, name);
-    // Sender's protocol address in an ARP packet for IPv4 over Ethernet (RFC 826).
-    let arp_source = load::network(14, 4, address);
-    let rules = vec![
-        rule(
-            "only the tasks' ports are guarded",
-            vec![
-                Expr::meta(Meta::IifName, name),
-                Expr::in_set("ports", name, true),
-                accept(),
-            ],
-        ),
-        sender(
-            "IPv4",
-            Ip::V4.ethertype(),
-            Ip::V4.source(address),
-            "senders",
-        ),
-        sender("ARP", ETHERTYPE_ARP, arp_source, "senders"),
-        sender(
-            "IPv6",
-            Ip::V6.ethertype(),
-            Ip::V6.source(address),
-            "senders6",
-        ),
-        discovery(vec![
-            v6_source(2),
-            Expr::bitwise(name, &[0xff, 0xc0], &[0, 0]),
-            Expr::equals(name, &[0xfe, 0x80]),
-        ]),
-        discovery(vec![v6_source(16), Expr::equals(name, &[0; 16])]),
-        rule(
-            "another's, or neither IP nor ARP",
-            vec![Expr::verdict(&Verdict::Drop)],
-        ),
-    ];
-    table.base(
-        "senders",
-        ChainKind::Filter,
-        Hook::Prerouting,
-        priority::RAW,
-        rules,
-    );
-    table
 }

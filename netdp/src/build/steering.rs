@@ -9,13 +9,13 @@
 
 use ipnet::IpNet;
 
-use super::ip::{ETHERTYPE_ARP, Ip, octets, protocol_is};
+use super::ip::{ETHERTYPE_ARP, ICMPV6, Ip, ethertype_is, octets, protocol_is};
 use super::view::wire_ports;
 use crate::desired::{Leg, Mac, Protocol, Service};
 use crate::namespace::{Neighbour, PolicyRule, Route, Spec};
 use crate::nft::{
-    ChainKind, CtKey, Direction, Expr, Family, Hook, KeyType, Meta, Register, Rule, Set, TABLE,
-    Table, Value, Verdict, load, priority, rule,
+    ChainKind, CtKey, Direction, Expr, Hook, KeyType, Meta, Register, Rule, Set, Table, Value,
+    Verdict, load, priority, rule,
 };
 
 /// Routing table in which everything goes to some node's ingress.
@@ -100,11 +100,13 @@ pub(super) fn routing(spec: &mut Spec, leg: &Leg, service: Option<&Service>) {
         spec.sysctl(Ip::V4.sysctl(link, "rp_filter"), "0");
     }
     spec.sysctl(Ip::V4.sysctl(&leg.ifname, "accept_local"), "1");
+    // An ICMP error about a balanced packet names the task's address, not the alias that the socket
+    // has: TCP finds out by itself that a path is narrower (RFC 4821), for both protocols.
+    spec.sysctl("net/ipv4/tcp_mtu_probing", "1");
 }
 
 /// The stateless part, on the leg's device.
-pub(super) fn device_table(leg: &Leg, service: Option<&Service>) -> Table {
-    let mut table = Table::new(Family::Netdev, TABLE);
+pub(super) fn on_device(table: &mut Table, leg: &Leg, service: Option<&Service>) {
     let mut ports = Set::new("ports", &[KeyType::L4Proto, KeyType::Port]);
     if let Some(service) = service {
         for (port, wire) in wire_ports(service) {
@@ -143,7 +145,7 @@ pub(super) fn device_table(leg: &Leg, service: Option<&Service>) -> Table {
             }));
         }
         outgoing.push(rule("answers: to the node that the alias stands for", {
-            let mut expressions = is(ip.ethertype());
+            let mut expressions = ethertype_is(ip.ethertype());
             expressions.extend(ip.source_in(ip.aliases()));
             let tail = ip.source_offset() + ip.length() - 4;
             expressions.push(load::network(tail, 4, Register(0)));
@@ -155,9 +157,9 @@ pub(super) fn device_table(leg: &Leg, service: Option<&Service>) -> Table {
         }));
     }
     for direction in [&mut incoming, &mut outgoing] {
-        let mut arp = is(ETHERTYPE_ARP);
+        let mut arp = ethertype_is(ETHERTYPE_ARP);
         arp.push(accept());
-        direction.push(rule("", arp));
+        direction.push(rule("address resolution", arp));
         for kind in [135, 136] {
             direction.push(rule("neighbour discovery", discovery(kind)));
         }
@@ -178,18 +180,10 @@ pub(super) fn device_table(leg: &Leg, service: Option<&Service>) -> Table {
         priority::FILTER,
         outgoing,
     );
-    table
-}
-
-fn is(ethertype: [u8; 2]) -> Vec<Expr> {
-    vec![
-        Expr::meta(Meta::Protocol, Register(0)),
-        Expr::equals(Register(0), &ethertype),
-    ]
 }
 
 fn to_own(ip: Ip, own: &[u8]) -> Vec<Expr> {
-    let mut expressions = is(ip.ethertype());
+    let mut expressions = ethertype_is(ip.ethertype());
     expressions.push(ip.destination(Register(0)));
     expressions.push(Expr::equals(Register(0), own));
     expressions
@@ -228,7 +222,7 @@ fn write_address(ip: Ip, offset: u32) -> Expr {
 }
 
 fn icmp(ip: Ip) -> u8 {
-    if ip.is_v6() { 58 } else { 1 }
+    if ip.is_v6() { ICMPV6 } else { 1 }
 }
 
 /// Types of errors (RFC 792: destination unreachable, time exceeded, parameter problem; RFC 4443:
@@ -243,8 +237,8 @@ fn icmp_errors(ip: Ip) -> &'static [u8] {
 
 /// Neighbour solicitation or advertisement (RFC 4861).
 fn discovery(kind: u8) -> Vec<Expr> {
-    let mut expressions = is(Ip::V6.ethertype());
-    expressions.extend(protocol_is(58));
+    let mut expressions = ethertype_is(Ip::V6.ethertype());
+    expressions.extend(protocol_is(ICMPV6));
     expressions.push(load::transport(0, 1, Register(0)));
     expressions.push(Expr::equals(Register(0), &[kind]));
     expressions.push(Expr::verdict(&Verdict::Accept));

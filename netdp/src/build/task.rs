@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::balance::{self, Choice, Layout};
-use super::ip::{Ip, protocol_is};
+use super::ip::{Ip, ethertype_is, protocol_is};
 use super::view::View;
 use super::{gwbridge, steering};
 use crate::conntrack::Pin;
 use crate::desired::{Backend, Leg, Sandbox};
 use crate::namespace::{Link, LinkKind, Route, Spec};
 use crate::nft::{
-    ChainKind, Expr, Hook, Register, Rule, Set, TABLE, Table, Value, Verdict, load, priority, rule,
+    ChainKind, Expr, Family, Hook, Register, Rule, Set, Table, Value, Verdict, load, priority, rule,
 };
 
 const MAIN: u32 = 254;
@@ -36,17 +36,19 @@ pub(crate) fn task(view: &View<'_>, id: &str, sandbox: &Sandbox) -> Spec {
         .iter()
         .find(|leg| view.is_ingress(&leg.network));
     let service = view.service_of(id).map(|(_, service)| service);
+    let mut devices = Table::new(Family::Netdev);
     if let Some(leg) = ingress {
         steering::routing(&mut spec, leg, service);
-        spec.tables.push(steering::device_table(leg, service));
+        steering::on_device(&mut devices, leg, service);
+    }
+    if let Some(port) = sandbox.resolver {
+        resolver(&mut devices, port);
+    }
+    if !devices.is_empty() {
+        spec.tables.push(devices);
     }
     for ip in Ip::BOTH {
-        let mut table = Table::new(ip.family(), TABLE);
-        if ip == Ip::V4
-            && let Some(port) = sandbox.resolver
-        {
-            resolver(&mut table, port);
-        }
+        let mut table = Table::new(ip.family());
         virtual_addresses(&mut spec, &mut table, view, sandbox, ip);
         if let Some(leg) = ingress {
             let legs = sandbox.legs.iter().flat_map(|leg| &leg.addresses);
@@ -129,8 +131,8 @@ fn way_out(spec: &mut Spec, view: &View<'_>, sandbox: &Sandbox) {
 }
 
 /// Queries to port 53 reach our sockets on another port, so that a task may bind port 53 itself.
-/// Both ways the port is written over without connection tracking: before it on the way out,
-/// behind it on the way back, so that it sees one port only.
+/// Both ways the port is written over where the packet comes out of the loopback device: nothing
+/// else that the task sends or gets passes there.
 fn resolver(table: &mut Table, port: u16) {
     /// Where the checksum is (RFC 768, RFC 9293), by protocol number.
     const PROTOCOLS: [(u8, u32); 2] = [(17, 6), (6, 16)];
@@ -155,16 +157,18 @@ fn resolver(table: &mut Table, port: u16) {
         PROTOCOLS.map(|(number, checksum)| rewrite(number, checksum, SOURCE, port, DNS_PORT));
     table.chain("to-resolver", queries.to_vec());
     table.chain("from-resolver", answers.to_vec());
-    // All other packets of the task pay for one comparison.
-    let goto = |mut matches: Vec<Expr>, chain: &str| {
-        matches.push(Expr::verdict(&Verdict::Goto(chain.to_owned())));
-        vec![rule("", matches)]
+    let goto = |matches: Vec<Expr>, chain: &str| {
+        let mut expressions = ethertype_is(Ip::V4.ethertype());
+        expressions.extend(matches);
+        expressions.push(Expr::verdict(&Verdict::Goto(chain.to_owned())));
+        rule("names", expressions)
     };
-    let queries = goto(Ip::V4.destination_in(host), "to-resolver");
-    let answers = goto(Ip::V4.source_in(host), "from-resolver");
-    let filter = ChainKind::Filter;
-    table.base("queries", filter, Hook::Output, priority::RAW, queries);
-    table.base("replies", filter, Hook::Input, priority::FILTER, answers);
+    let rules = vec![
+        goto(Ip::V4.destination_in(host), "to-resolver"),
+        goto(Ip::V4.source_in(host), "from-resolver"),
+    ];
+    let hook = Hook::Ingress("lo".to_owned());
+    table.base("names", ChainKind::Filter, hook, priority::FILTER, rules);
 }
 
 /// VIPs are balanced where the connection starts: here.

@@ -1,6 +1,6 @@
 //! The desired state with the questions that the builders ask of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -16,10 +16,38 @@ pub(crate) struct Underlay {
     pub(crate) mtu: u32,
 }
 
+/// What is asked of the endpoints again and again, looked up once: each task balances the VIPs of
+/// all services.
+#[derive(Debug, Default)]
+pub(crate) struct Index<'a> {
+    /// By network and service, in the order of the endpoints' ids.
+    backends: HashMap<&'a str, HashMap<&'a str, Vec<&'a Endpoint>>>,
+    /// The first endpoint of a task on a network that is one of a service, by task and network.
+    service: HashMap<&'a str, HashMap<&'a str, &'a str>>,
+}
+
+impl<'a> Index<'a> {
+    pub(crate) fn of(desired: &'a Desired) -> Self {
+        let mut index = Self::default();
+        for endpoint in desired.endpoints.values() {
+            let network = endpoint.network.as_str();
+            if let Some(service) = endpoint.service.as_deref() {
+                let services = index.backends.entry(network).or_default();
+                services.entry(service).or_default().push(endpoint);
+                let networks = index.service.entry(&endpoint.task).or_default();
+                networks.entry(network).or_insert(service);
+            }
+        }
+        index
+    }
+}
+
 /// Everything that a spec is built from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) desired: &'a Desired,
+    /// Of `desired`.
+    pub(crate) index: &'a Index<'a>,
     pub(crate) node: &'a Node,
     pub(crate) engine: Engine,
     pub(crate) run_dir: &'a Path,
@@ -158,10 +186,9 @@ impl<'a> View<'a> {
         network: &str,
         ipv6: bool,
     ) -> impl Iterator<Item = (IpAddr, Backend)> {
-        let endpoints = self.desired.endpoints.values().filter(move |endpoint| {
-            endpoint.network == network && endpoint.service.as_deref() == Some(service)
-        });
-        endpoints.flat_map(move |endpoint| {
+        let services = self.index.backends.get(network);
+        let endpoints = services.and_then(|services| services.get(service));
+        endpoints.into_iter().flatten().flat_map(move |endpoint| {
             let addresses = endpoint.addresses.iter().copied();
             let addresses = addresses.filter(move |address| address.is_ipv6() == ipv6);
             addresses.map(move |address| (address, endpoint.backend))
@@ -171,13 +198,9 @@ impl<'a> View<'a> {
     /// The service that a local task serves on the ingress network.
     pub(crate) fn service_of(&self, task: &str) -> Option<(&'a str, &'a Service)> {
         let (ingress, _) = self.ingress_network()?;
+        let id = self.index.service.get(task)?.get(ingress)?;
         let desired: &'a Desired = self.desired;
-        let endpoint = desired
-            .endpoints
-            .values()
-            .find(|e| e.task == task && e.network == ingress)?;
-        let id = endpoint.service.as_deref()?;
-        desired.services.get(id).map(|service| (id, service))
+        desired.services.get(*id).map(|service| (*id, service))
     }
 }
 

@@ -125,10 +125,10 @@ impl Namespace {
                     }));
                 }
                 None if link.kind == LinkKind::VethEnd => {
-                    synced.errors.push(NetdpError::Unsatisfiable(format!(
-                        "{} has no link {}: its other end could not be made",
-                        self.name, link.name
-                    )));
+                    synced.errors.push(NetdpError::NoLink {
+                        namespace: self.name.clone(),
+                        link: link.name.clone(),
+                    });
                 }
                 // Its creation failed, and said so.
                 None => {}

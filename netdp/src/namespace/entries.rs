@@ -35,7 +35,7 @@ impl Namespace {
             }
         }
         self.execute(requests, synced);
-        for (index, address) in have.into_iter().filter(|_| spec.ours) {
+        for (index, address) in have.into_iter().filter(|_| spec.ours || spec.shared) {
             let Some(name) = by_index.get(&index).filter(|name| spec.has_link(name)) else {
                 continue;
             };
@@ -121,6 +121,7 @@ impl Namespace {
             .dump("forwarding entries", dump::fdb)?
             .into_iter()
             .collect();
+        let mut placed = BTreeSet::new();
         let mut wanted = BTreeSet::new();
         let mut requests = Vec::new();
         for entry in &spec.fdb {
@@ -133,6 +134,9 @@ impl Namespace {
                 let object = describe_fdb(entry);
                 requests.push(self.request("add", &object, NLM_F_CREATE | NLM_F_REPLACE, message));
             }
+            if matches!(entry.destination, Destination::Vtep(_)) {
+                placed.insert((link.index, entry.mac));
+            }
             wanted.insert(key);
         }
         self.execute(requests, synced);
@@ -141,10 +145,8 @@ impl Namespace {
                 continue;
             };
             // One MAC has one place: replacing it moved it.
-            let moved = matches!(destination, Destination::Vtep(_))
-                && wanted
-                    .iter()
-                    .any(|(i, m, d)| (*i, *m) == (index, mac) && matches!(d, Destination::Vtep(_)));
+            let moved =
+                matches!(destination, Destination::Vtep(_)) && placed.contains(&(index, mac));
             if !moved && !wanted.contains(&(index, mac, destination.clone())) {
                 let entry = FdbEntry {
                     link: name.clone(),

@@ -1,14 +1,17 @@
 //! Comparing a namespace with its spec, and making it so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 
-use super::dump;
+use super::dump::{self, FoundLink};
 use super::links;
+use super::record::Record;
 use super::spec::{Spec, Sysctl};
 use super::tables::Committed;
+use crate::conntrack::{self, Pin};
 use crate::error::NetdpError;
 use crate::netlink::{NetlinkError, Request, RouteSocket};
 use crate::netns::Netns;
@@ -23,6 +26,7 @@ pub(crate) struct Namespace {
     pub(crate) route: RouteSocket,
     pub(crate) nft: NftSocket,
     tables: Committed,
+    record: Record,
     pub(super) sysctls: Vec<Sysctl>,
 }
 
@@ -33,8 +37,6 @@ pub(crate) struct Synced {
     pub(crate) changes: Vec<String>,
     pub(crate) errors: Vec<NetdpError>,
     pub(crate) cleanup: Cleanup,
-    /// An earlier process had programmed this namespace.
-    pub(crate) adopted: bool,
 }
 
 /// What is to be removed, after everything else is in place: balancing must not point to what is
@@ -48,29 +50,25 @@ pub(crate) struct Cleanup {
 }
 
 impl Namespace {
-    /// Opens the sockets of a namespace.
-    pub(crate) fn open(name: String, netns: Netns) -> Result<Self, NetdpError> {
+    /// Opens the sockets of a namespace. `record`: file for what a later process must know of it.
+    pub(crate) fn open(name: String, netns: Netns, record: PathBuf) -> Result<Self, NetdpError> {
         let sockets = netns.run(|| Ok((RouteSocket::open()?, NftSocket::open()?)))?;
         let (route, nft) = sockets.map_err(NetdpError::system(format!(
             "open netlink sockets in {name}"
         )))?;
-        let tables = Committed::default();
         Ok(Self {
             name,
             netns,
             route,
             nft,
-            tables,
+            tables: Committed::default(),
+            record: Record::open(record),
             sysctls: Vec::new(),
         })
     }
 
     pub(crate) fn netns(&self) -> &Netns {
         &self.netns
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
     }
 
     /// Makes what lacks and sets what differs. `node` is the node's own socket, for devices whose
@@ -90,10 +88,18 @@ impl Namespace {
                 return synced;
             }
         };
-        let tables = self
-            .tables
-            .sync(&mut self.nft, &self.name, &spec.tables, &links, verify);
-        synced.adopted = tables.adopted;
+        let tables = self.tables.sync(
+            &mut self.nft,
+            &mut self.record,
+            &self.name,
+            &spec.tables,
+            &links,
+            verify,
+        );
+        if tables.errors.is_empty() {
+            let errors = self.unpin(&spec.pins, tables.adopted);
+            synced.errors.extend(errors.err());
+        }
         synced.changes.extend(tables.healed);
         synced.errors.extend(tables.errors);
         if spec.shared {
@@ -112,6 +118,27 @@ impl Namespace {
         synced
     }
 
+    /// Ends the tracked connections that are pinned to what is there no more. Not before the tables
+    /// lead elsewhere.
+    fn unpin(&mut self, wanted: &BTreeSet<Pin>, adopted: bool) -> Result<(), NetdpError> {
+        let stale = match self.record.pins() {
+            Some(old) => conntrack::changed(old, wanted),
+            // What an unknown process programmed has its connections where they belong.
+            None if adopted => BTreeSet::new(),
+            None => conntrack::changed(&BTreeSet::new(), wanted),
+        };
+        if !stale.is_empty() {
+            self.nft
+                .flush(&stale)
+                .map_err(|source| NetdpError::Netlink {
+                    action: format!("flush tracked connections of {}", self.name),
+                    source,
+                })?;
+        }
+        self.record.set_pins(wanted);
+        Ok(())
+    }
+
     /// Removes what an earlier [`Namespace::sync`] found to be in excess; devices only if `links`.
     pub(crate) fn clean(&mut self, cleanup: Cleanup, links: bool) -> Vec<NetdpError> {
         let mut errors = self.route.execute(cleanup.entries);
@@ -121,12 +148,13 @@ impl Namespace {
         errors
     }
 
-    /// Deletes the VXLAN devices, so that their VNIs are free at once: devices that go with their
-    /// namespace go some time later.
-    pub(crate) fn delete_tunnels(&mut self) -> Result<Vec<NetdpError>, NetdpError> {
+    /// Deletes the devices that matter outside: devices that go with their namespace go some time
+    /// later. A VXLAN device would hold its VNI meanwhile, and the far end of the leg to the node
+    /// would be taken for that of the next namespace.
+    pub(crate) fn disconnect(&mut self, leg: &str) -> Result<Vec<NetdpError>, NetdpError> {
         let found = self.dump("links", dump::links)?;
-        let tunnels = found.values().filter(|link| link.vxlan.is_some());
-        let requests = tunnels.map(|link| {
+        let outside = |link: &&FoundLink| link.vxlan.is_some() || link.name == leg;
+        let requests = found.values().filter(outside).map(|link| {
             let message = RouteNetlinkMessage::DelLink(links::by_index(link.index));
             self.request("delete", &format!("link {}", link.name), 0, message)
         });

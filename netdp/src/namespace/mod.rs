@@ -10,6 +10,7 @@ mod entries;
 mod handle;
 mod links;
 mod parts;
+mod record;
 mod routing;
 mod spec;
 mod sysctls;
@@ -18,6 +19,7 @@ mod tables;
 pub(crate) use dump::addresses;
 pub(crate) use handle::{Cleanup, Namespace};
 pub(crate) use links::probe_link;
+pub(crate) use record::remove as remove_record;
 pub(crate) use spec::{
     Destination, FdbEntry, Link, LinkKind, Neighbour, PolicyRule, Port, Route, Spec, VethPeer,
 };

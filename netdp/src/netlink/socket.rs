@@ -90,40 +90,44 @@ impl Socket {
         Ok(answers)
     }
 
-    /// Sends messages as one datagram that is acknowledged per message or fails as a whole:
-    /// the transaction of nftables. `expected` messages carry an acknowledgement flag.
+    /// Sends messages as one datagram that is carried out or fails as a whole: the transaction of
+    /// nftables. The first message begins it; the kernel reports what is wrong with any of them,
+    /// and last the one that carries an acknowledgement flag.
     pub(crate) fn transaction(&mut self, messages: &[Message]) -> Result<(), TransactionError> {
         let mut datagram = Vec::new();
-        let mut pending = std::collections::BTreeMap::new();
-        for (index, message) in messages.iter().enumerate() {
+        let first = self.sequence.wrapping_add(1);
+        for message in messages {
             self.push(&mut datagram, message, message.flags | NLM_F_REQUEST);
-            if message.flags & NLM_F_ACK != 0 {
-                pending.insert(self.sequence, index);
-            }
         }
+        let last = messages
+            .iter()
+            .rposition(|message| message.flags & NLM_F_ACK != 0);
         let socket = |error| TransactionError { index: None, error };
         self.send(&datagram).map_err(socket)?;
         let mut failed: Option<TransactionError> = None;
-        while !pending.is_empty() {
+        let mut told = last.is_none();
+        while !told {
             let reply = match self.receive() {
                 Ok(reply) => reply,
                 Err(error) => return Err(failed.unwrap_or_else(|| socket(error))),
             };
             for message in Replies(&reply) {
                 let message = message.map_err(socket)?;
-                // An error outside of any request, such as no privilege, is about the batch's
-                // first message, which asks for no acknowledgement: it ends the wait.
-                let index = pending.remove(&message.sequence);
+                let index = usize::try_from(message.sequence.wrapping_sub(first)).ok();
+                // What an earlier transaction left unread is not about this one.
+                let Some(index) = index.filter(|index| *index < messages.len()) else {
+                    continue;
+                };
                 if message.kind != NLMSG_ERROR {
                     continue;
                 }
                 if let Err(error) = message.acknowledgement() {
-                    let whole = index.is_none();
+                    // The beginning stands for all: no privilege, or the commit failed.
+                    let index = Some(index).filter(|index| *index > 0);
+                    told |= index.is_none();
                     failed.get_or_insert(TransactionError { index, error });
-                    if whole && let Some(failed) = failed.take() {
-                        return Err(failed);
-                    }
                 }
+                told |= Some(index) == last;
             }
         }
         failed.map_or(Ok(()), Err)

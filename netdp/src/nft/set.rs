@@ -11,11 +11,9 @@ use super::expression::Verdict;
 pub(crate) enum KeyType {
     Ipv4,
     Ipv6,
-    Ether,
     L4Proto,
     Port,
     Mark,
-    IfName,
 }
 
 impl KeyType {
@@ -23,11 +21,9 @@ impl KeyType {
         match self {
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
-            Self::Ether => 9,
             Self::L4Proto => 12,
             Self::Port => 13,
             Self::Mark => 19,
-            Self::IfName => 41,
         }
     }
 
@@ -35,8 +31,7 @@ impl KeyType {
     fn length(self) -> u32 {
         match self {
             Self::Ipv4 | Self::Mark => 4,
-            Self::Ipv6 | Self::IfName => 16,
-            Self::Ether => 6,
+            Self::Ipv6 => 16,
             Self::L4Proto => 1,
             Self::Port => 2,
         }
@@ -45,30 +40,22 @@ impl KeyType {
 
 /// A part of a key or value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
+pub(crate) enum Value {
     Address(std::net::IpAddr),
-    Ether([u8; 6]),
     L4Proto(u8),
     Port(u16),
     /// Host order, as registers hold numbers.
     Mark(u32),
-    IfName(&'a str),
 }
 
-impl Value<'_> {
+impl Value {
     fn bytes(self) -> Vec<u8> {
         match self {
             Self::Address(std::net::IpAddr::V4(address)) => address.octets().to_vec(),
             Self::Address(std::net::IpAddr::V6(address)) => address.octets().to_vec(),
-            Self::Ether(address) => address.to_vec(),
             Self::L4Proto(protocol) => vec![protocol],
             Self::Port(port) => port.to_be_bytes().to_vec(),
             Self::Mark(mark) => mark.to_ne_bytes().to_vec(),
-            Self::IfName(name) => {
-                let mut bytes = name.as_bytes().to_vec();
-                bytes.resize(16, 0);
-                bytes
-            }
         }
     }
 
@@ -138,18 +125,18 @@ impl Set {
         }
     }
 
-    pub(crate) fn insert(&mut self, key: &[Value<'_>]) {
+    pub(crate) fn insert(&mut self, key: &[Value]) {
         self.elements.insert(Value::concatenate(key), Data::None);
     }
 
-    pub(crate) fn insert_value(&mut self, key: &[Value<'_>], value: &[Value<'_>]) {
+    pub(crate) fn insert_value(&mut self, key: &[Value], value: &[Value]) {
         self.elements.insert(
             Value::concatenate(key),
             Data::Value(Value::concatenate(value)),
         );
     }
 
-    pub(crate) fn insert_verdict(&mut self, key: &[Value<'_>], verdict: Verdict) {
+    pub(crate) fn insert_verdict(&mut self, key: &[Value], verdict: Verdict) {
         self.elements
             .insert(Value::concatenate(key), Data::Verdict(verdict));
     }

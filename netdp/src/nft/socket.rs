@@ -86,11 +86,11 @@ impl NftSocket {
         const CHAIN_TABLE: u16 = 1;
         let mut sum = 0u64;
         let family = table.family;
-        let start = || Attributes::after(&header(family, 0)).string(1, &table.name);
+        let start = || Attributes::after(&header(family, 0)).string(1, TABLE);
         for kind in [message::GET_CHAIN, message::GET_RULE, message::GET_SET] {
             self.dump(kind, start().finish(), |attributes| {
                 // The kernel filters rules by table, chains only in newer versions.
-                if find(attributes, CHAIN_TABLE).map(text).as_deref() == Some(&table.name) {
+                if find(attributes, CHAIN_TABLE).map(text).as_deref() == Some(TABLE) {
                     sum = sum.wrapping_add(hash(kind, attributes));
                 }
             })?;
@@ -169,6 +169,7 @@ fn describe(request: &Message) -> String {
         message::NEW_RULE => "new rule",
         message::DEL_RULE => "delete rules",
         message::NEW_SET => "new set",
+        message::DEL_SET => "delete set",
         message::NEW_SET_ELEMENT => "new elements",
         message::DEL_SET_ELEMENT => "delete elements",
         _ => "message",
@@ -183,8 +184,8 @@ fn describe(request: &Message) -> String {
 }
 
 fn hash(kind: u16, attributes: &[u8]) -> u64 {
-    // Keys fixed on purpose: the value is compared within this process only, but must not differ
-    // between two calls.
+    // Keys fixed on purpose: a later process compares its own values with those that this one
+    // recorded.
     let mut hasher = DefaultHasher::new();
     hasher.write_u16(kind);
     hasher.write(attributes);

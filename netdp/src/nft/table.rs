@@ -1,5 +1,10 @@
 //! A table as a value, and the messages that bring the kernel to it.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+
 use super::attribute::Attributes;
 use super::expression::Rule;
 use super::set::{Data, Set};
@@ -23,6 +28,7 @@ pub(super) mod message {
     pub(in crate::nft) const DEL_RULE: u16 = 8;
     pub(in crate::nft) const NEW_SET: u16 = 9;
     pub(in crate::nft) const GET_SET: u16 = 10;
+    pub(in crate::nft) const DEL_SET: u16 = 11;
     pub(in crate::nft) const NEW_SET_ELEMENT: u16 = 12;
     pub(in crate::nft) const GET_SET_ELEMENT: u16 = 13;
     pub(in crate::nft) const DEL_SET_ELEMENT: u16 = 14;
@@ -34,27 +40,24 @@ pub(super) mod message {
 pub(crate) enum Family {
     Ipv4 = 2,
     Netdev = 5,
-    Bridge = 7,
     Ipv6 = 10,
 }
 
 impl Family {
     /// Those that we have tables in.
-    pub(crate) const ALL: [Self; 4] = [Self::Ipv4, Self::Netdev, Self::Bridge, Self::Ipv6];
+    pub(crate) const ALL: [Self; 3] = [Self::Ipv4, Self::Netdev, Self::Ipv6];
 
     /// As `nft` says it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ipv4 => "ip",
             Self::Netdev => "netdev",
-            Self::Bridge => "bridge",
             Self::Ipv6 => "ip6",
         }
     }
 }
 
-/// Where a base chain sits. Numbers differ between families (`NF_INET_*`, `NF_BR_*`,
-/// `NF_NETDEV_*`).
+/// Where a base chain sits. Numbers differ between families (`NF_INET_*`, `NF_NETDEV_*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Hook {
     Prerouting,
@@ -114,11 +117,20 @@ pub(crate) struct Chain {
     pub(crate) rules: Vec<Rule>,
 }
 
-/// A table with everything in it.
+impl Chain {
+    /// The device that it is hooked to.
+    fn device(&self) -> Option<&str> {
+        match &self.base.as_ref()?.hook {
+            Hook::Ingress(device) | Hook::Egress(device) => Some(device),
+            _ => None,
+        }
+    }
+}
+
+/// The table [`TABLE`] of a family, with everything in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) family: Family,
-    pub(crate) name: String,
     pub(crate) sets: Vec<Set>,
     pub(crate) chains: Vec<Chain>,
 }
@@ -127,10 +139,9 @@ pub(crate) struct Table {
 const ELEMENT_BYTES: usize = 48 << 10;
 
 impl Table {
-    pub(crate) fn new(family: Family, name: &str) -> Self {
+    pub(crate) fn new(family: Family) -> Self {
         Self {
             family,
-            name: name.to_owned(),
             sets: Vec::new(),
             chains: Vec::new(),
         }
@@ -170,17 +181,37 @@ impl Table {
 
     /// Devices that chains are hooked to.
     pub(crate) fn devices(&self) -> impl Iterator<Item = &str> {
-        self.chains
-            .iter()
-            .filter_map(|chain| match &chain.base.as_ref()?.hook {
-                Hook::Ingress(device) | Hook::Egress(device) => Some(device.as_str()),
-                _ => None,
-            })
+        self.chains.iter().filter_map(Chain::device)
+    }
+
+    /// The same without the chains of devices that are not there: a chain is hooked to a device
+    /// that exists.
+    pub(crate) fn hooked_to(&self, exists: impl Fn(&str) -> bool) -> Cow<'_, Self> {
+        if self.devices().all(&exists) {
+            return Cow::Borrowed(self);
+        }
+        let mut table = self.clone();
+        table
+            .chains
+            .retain(|chain| chain.device().is_none_or(&exists));
+        Cow::Owned(table)
     }
 
     /// Whether there is anything in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.chains.is_empty()
+    }
+
+    /// A hash over all that makes it up. Equal for equal tables in every process of one build;
+    /// between builds it may differ.
+    pub(crate) fn content_hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for message in self.replacement() {
+            hasher.write_u16(message.kind);
+            hasher.write_u16(message.flags);
+            hasher.write(&message.payload);
+        }
+        hasher.finish()
     }
 
     /// Messages that replace whatever is in the kernel by this.
@@ -218,17 +249,15 @@ impl Table {
     /// Messages that lead from `old`, which the kernel has, to this. `None` where a replacement
     /// is due: a set changed its type, or a base chain its place.
     pub(super) fn difference(&self, old: &Self) -> Option<Vec<Message>> {
-        if self.sets.len() != old.sets.len()
-            || !self
-                .sets
-                .iter()
-                .zip(&old.sets)
-                .all(|(a, b)| a.same_definition(b))
-        {
-            return None;
-        }
         let find = |chains: &[Chain], name: &str| chains.iter().position(|c| c.name == name);
         let mut messages = Vec::new();
+        for (id, set) in (1..).zip(&self.sets) {
+            match old.set(set.name) {
+                None => messages.push(self.new_set(set, id)),
+                Some(before) if !set.same_definition(before) => return None,
+                Some(_) => {}
+            }
+        }
         let mut rules = Vec::new();
         for chain in &self.chains {
             match find(&old.chains, &chain.name) {
@@ -254,31 +283,49 @@ impl Table {
                 Some(_) => {}
             }
         }
-        for (new, old) in self.sets.iter().zip(&old.sets) {
-            let gone = old
-                .elements
+        for new in &self.sets {
+            let none = BTreeMap::new();
+            let before = old.set(new.name).map_or(&none, |set| &set.elements);
+            let gone = before
                 .iter()
                 .filter(|(k, v)| new.elements.get(*k) != Some(*v));
             messages.extend(self.elements(message::DEL_SET_ELEMENT, new.name, gone));
             let come = new
                 .elements
                 .iter()
-                .filter(|(k, v)| old.elements.get(*k) != Some(*v));
+                .filter(|(k, v)| before.get(*k) != Some(*v));
             messages.extend(self.elements(message::NEW_SET_ELEMENT, new.name, come));
         }
         messages.extend(rules);
-        for chain in &old.chains {
-            if find(&self.chains, &chain.name).is_none() {
-                messages.push(self.flush_chain(&chain.name));
-                messages.push(self.delete_chain(&chain.name));
+        let gone = || {
+            let chains = old.chains.iter();
+            chains.filter(|chain| find(&self.chains, &chain.name).is_none())
+        };
+        for chain in gone() {
+            // Kernels before 6.16 take a chain away with its device. Without a hook this makes one
+            // that is gone, and leaves one that is there as it is.
+            if chain.device().is_some() {
+                messages.push(self.new_chain(&Chain {
+                    base: None,
+                    ..chain.clone()
+                }));
             }
+            messages.push(self.flush_chain(&chain.name));
         }
+        // Sets after the rules that look into them, before the chains that they lead to.
+        let sets = old.sets.iter().filter(|set| self.set(set.name).is_none());
+        messages.extend(sets.map(|set| self.delete_set(set.name)));
+        messages.extend(gone().map(|chain| self.delete_chain(&chain.name)));
         Some(messages)
+    }
+
+    fn set(&self, name: &str) -> Option<&Set> {
+        self.sets.iter().find(|set| set.name == name)
     }
 
     /// Attributes that begin with the name of this table.
     fn start(&self) -> Attributes {
-        Attributes::after(&header(self.family, 0)).string(1, &self.name)
+        Attributes::after(&header(self.family, 0)).string(1, TABLE)
     }
 
     fn table(&self, kind: u16, flags: u16) -> Message {
@@ -357,22 +404,25 @@ impl Table {
         }
     }
 
-    fn delete_chain(&self, name: &str) -> Message {
-        let payload = self.start().string(3, name).finish();
+    /// A message that says no more than which object, by the attribute for its name.
+    fn about(&self, kind: u16, attribute: u16, name: &str) -> Message {
         Message {
-            kind: SUBSYSTEM << 8 | message::DEL_CHAIN,
+            kind: SUBSYSTEM << 8 | kind,
             flags: 0,
-            payload,
+            payload: self.start().string(attribute, name).finish(),
         }
     }
 
+    fn delete_chain(&self, name: &str) -> Message {
+        self.about(message::DEL_CHAIN, 3, name)
+    }
+
+    fn delete_set(&self, name: &str) -> Message {
+        self.about(message::DEL_SET, 2, name)
+    }
+
     fn flush_chain(&self, name: &str) -> Message {
-        let payload = self.start().string(2, name).finish();
-        Message {
-            kind: SUBSYSTEM << 8 | message::DEL_RULE,
-            flags: 0,
-            payload,
-        }
+        self.about(message::DEL_RULE, 2, name)
     }
 
     fn new_rule(&self, chain: &str, rule: &Rule) -> Message {

@@ -50,7 +50,17 @@ impl Bed {
 
     /// Serves, with these upstreams asked from the node.
     pub fn forward_to(&mut self, upstreams: Vec<SocketAddr>) {
-        let sockets = bind(&self.netns.path, PORT).unwrap();
+        // What another test has just begun to start holds the sockets of the last time until it
+        // executes its program.
+        let mut tries = 0..100;
+        let sockets = loop {
+            match bind(&self.netns.path, PORT) {
+                Err(error) if tries.next().is_some() && error.to_string().contains("bind") => {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                bound => break bound.unwrap(),
+            }
+        };
         self.serve(
             sockets,
             View {

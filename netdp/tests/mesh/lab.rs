@@ -317,6 +317,21 @@ impl Lab {
         }
     }
 
+    /// New data planes in the place of the old ones. They find nothing to repair.
+    pub fn take_over(&mut self) {
+        for node in &mut self.nodes {
+            node.open();
+        }
+        self.apply();
+        for node in &self.nodes {
+            let report = node.with(DataPlane::reconcile);
+            assert!(
+                report.failures.is_empty() && report.healed.is_empty(),
+                "{report:?}"
+            );
+        }
+    }
+
     /// A server on port 80 TCP and 53 UDP of a task, that says who it is and whom it saw.
     pub fn serve(&self, task: &str) {
         let (tcp, udp) = inside(&self.task(task), || {
@@ -482,6 +497,7 @@ pub fn connect_from(from: &Path, local: &str, to: &str) -> Result<TcpStream, std
 /// Requests without pause, each by a connection of its own, until stopped.
 pub struct Load {
     stop: Arc<std::sync::atomic::AtomicBool>,
+    answered: Arc<std::sync::atomic::AtomicUsize>,
     thread: std::thread::JoinHandle<(usize, Vec<String>)>,
 }
 
@@ -489,6 +505,8 @@ impl Load {
     pub fn start(from: &Path, to: &[&str]) -> Self {
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let flag = Arc::clone(&stop);
+        let answered = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&answered);
         let from = from.to_owned();
         let to: Vec<SocketAddr> = to.iter().map(|to| to.parse().unwrap()).collect();
         let thread = std::thread::spawn(move || {
@@ -501,7 +519,10 @@ impl Load {
                     let answer = TcpStream::connect_timeout(to, WAIT)
                         .and_then(|mut stream| exchange(&mut stream));
                     match answer {
-                        Ok(answer) if !answer.is_empty() => good += 1,
+                        Ok(answer) if !answer.is_empty() => {
+                            good += 1;
+                            count.store(good, std::sync::atomic::Ordering::Relaxed);
+                        }
                         Ok(_) => bad.push(format!("{to}: closed without an answer")),
                         Err(error) => bad.push(format!("{to}: {error}")),
                     }
@@ -510,7 +531,16 @@ impl Load {
                 (good, bad)
             })
         });
-        Self { stop, thread }
+        Self {
+            stop,
+            answered,
+            thread,
+        }
+    }
+
+    /// How many requests were answered so far.
+    pub fn answered(&self) -> usize {
+        self.answered.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// How many requests were answered, and what went wrong with the others.

@@ -155,6 +155,107 @@ fn a_task_cannot_lie() {
     assert!(ask(&lab.task(&a), "10.1.0.12:80").is_err(), "another MAC");
 }
 
+/// What only the node's own programs may reach: a task that has raw sockets can send there, which
+/// is done here by routes of its namespace.
+#[test]
+fn the_nodes_loopback_is_its_own() {
+    let mut lab = Lab::new("loopback", 1);
+    let a = lab.add_task(1, 11, None);
+    lab.apply();
+    let node = lab.nodes[0].netns.clone();
+    let listener = inside(&node, || {
+        std::net::TcpListener::bind("127.0.0.1:9001").unwrap()
+    });
+    inside(&lab.task(&a), || {
+        lab::sh(
+            "sysctl -qw net.ipv4.conf.all.route_localnet=1
+             ip addr del 127.0.0.1/8 dev lo
+             ip route add 127.0.0.0/8 via 172.18.0.1 dev eth1",
+        );
+    });
+    let connect = || lab::connect_from(&lab.task(&a), "0.0.0.0:0", "127.0.0.1:9001");
+    assert!(connect().is_err());
+    // It is the guard that hinders it.
+    lab.exec("n1", "nft delete table netdev fairlead");
+    assert!(connect().is_ok());
+    drop(listener);
+}
+
+/// By its ingress leg a task sends answers, and begins nothing.
+#[test]
+fn the_ingress_leads_answers_only() {
+    let lab = web("answers");
+    let node = lab.nodes[1].netns.clone();
+    let socket = inside(&node, || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:9002").unwrap();
+        let limit = std::time::Duration::from_secs(1);
+        socket.set_read_timeout(Some(limit)).unwrap();
+        socket
+    });
+    // The alias of node 2: what is sent from it goes to that node's ingress.
+    let send = || {
+        inside(&lab.task("t1-11"), || {
+            let socket = std::net::UdpSocket::bind("240.0.0.2:0").unwrap();
+            socket.send_to(b"hello", "192.0.2.2:9002").unwrap();
+        });
+    };
+    send();
+    let mut buffer = [0; 16];
+    assert!(socket.recv(&mut buffer).is_err());
+    // It is this rule that hinders it.
+    lab.exec("n2", "nft flush chain ip fairlead input");
+    send();
+    assert_eq!(socket.recv(&mut buffer).unwrap(), 5);
+}
+
+/// A neighbour advertisement about somebody else's address goes nowhere.
+#[test]
+fn a_task_does_not_speak_for_others() {
+    use nix::sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt,
+        socket, sockopt,
+    };
+    use std::os::fd::AsRawFd;
+    let mut lab = Lab::new("advert", 1);
+    let (liar, victim, other) = (
+        lab.add_task(1, 11, None),
+        lab.add_task(1, 12, None),
+        lab.add_task(1, 13, None),
+    );
+    lab.apply();
+    lab.serve(&other);
+    let neighbour = || inside(&lab.task(&victim), || lab::sh("ip -6 neigh show fd01::d"));
+    assert!(ask(&lab.task(&victim), "[fd01::d]:80").is_ok());
+    assert!(neighbour().contains("02:42:0a:01:00:0d"), "{}", neighbour());
+    // RFC 4861, 4.4: type 136, override; target fd01::d; option: the liar's link-layer address.
+    let mut message = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
+    message.extend("fd01::d".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    message.extend([2, 1, 0x02, 0x42, 0x0a, 0x01, 0x00, 0x0b]);
+    let send = || {
+        inside(&lab.task(&liar), || {
+            let socket = socket(
+                AddressFamily::Inet6,
+                SockType::Raw,
+                SockFlag::empty(),
+                SockProtocol::IcmpV6,
+            )
+            .unwrap();
+            setsockopt(&socket, sockopt::Ipv6Ttl, &255).unwrap();
+            let to: std::net::SocketAddrV6 = "[fd01::c]:0".parse().unwrap();
+            let to = SockaddrIn6::from(to);
+            sendto(socket.as_raw_fd(), &message, &to, MsgFlags::empty()).unwrap();
+        });
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    };
+    send();
+    assert!(neighbour().contains("02:42:0a:01:00:0d"), "{}", neighbour());
+    // It is the guard that hinders it.
+    let app = lab.network(1, lab::APP);
+    inside(&app, || lab::sh("nft delete table netdev fairlead"));
+    send();
+    assert!(neighbour().contains("02:42:0a:01:00:0b"), "{}", neighbour());
+}
+
 /// What other tools say of what we programmed.
 #[test]
 fn witnesses_agree() {
@@ -183,6 +284,9 @@ fn witnesses_agree() {
     ] {
         assert!(link.contains(option), "{option}: {link}");
     }
+    let guard = inside(&app, || lab::sh("nft list table netdev fairlead"));
+    let own = "ip saddr 10.1.0.11 @ll,48,48 0x2420a01000b accept";
+    assert!(guard.contains(own) && guard.contains("\t\tdrop"), "{guard}");
     let published = lab.exec("n1", "nft list table ip fairlead");
     assert!(published.contains("tcp . 8080"), "{published}");
     let engine = lab.nodes[0].with(|plane| plane.engine());
