@@ -6,6 +6,13 @@ use caps::{CapSet, Capability, CapsHashSet};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
 use std::str::FromStr;
 
+/// A capability by the name that people give it: `net_admin` or `CAP_NET_ADMIN`.
+#[must_use]
+pub fn parse_capability(name: &str) -> Option<oci_spec::runtime::Capability> {
+    let upper = name.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").unwrap_or(&upper).parse().ok()
+}
+
 /// What the program will hold.
 #[derive(Debug, Default)]
 pub struct CapabilitySets {
@@ -14,6 +21,8 @@ pub struct CapabilitySets {
     inheritable: CapsHashSet,
     permitted: CapsHashSet,
     ambient: CapsHashSet,
+    /// What was to be ambient and cannot be.
+    not_ambient: CapsHashSet,
 }
 
 impl CapabilitySets {
@@ -49,46 +58,43 @@ impl CapabilitySets {
             }
             Ok(result)
         };
+        let inheritable = read("inheritable", spec.inheritable())?;
+        let permitted = read("permitted", spec.permitted())?;
+        // Only what is both can be ambient (capabilities(7)). `runc spec` has written others for
+        // years, and the specification wants what cannot be granted to be no more than a warning.
+        let (ambient, not_ambient) = read("ambient", spec.ambient())?
+            .into_iter()
+            .partition(|one| inheritable.contains(one) && permitted.contains(one));
         let sets = Self {
             bounding: read("bounding", spec.bounding())?,
             effective: read("effective", spec.effective())?,
-            inheritable: read("inheritable", spec.inheritable())?,
-            permitted: read("permitted", spec.permitted())?,
-            ambient: read("ambient", spec.ambient())?,
+            inheritable,
+            permitted,
+            ambient,
+            not_ambient,
         };
         sets.check()?;
         Ok(sets)
     }
 
     fn check(&self) -> Result<(), ContainerError> {
-        let within = |inner: &CapsHashSet, outer: &CapsHashSet, set: &str, reason: &str| match inner
-            .difference(outer)
-            .next()
-        {
+        match self.effective.difference(&self.permitted).next() {
             None => Ok(()),
             Some(capability) => Err(ContainerError::invalid(
-                format!("process.capabilities.{set}"),
-                format!("{capability} {reason}"),
+                "process.capabilities.effective",
+                format!("{capability} is not permitted"),
             )),
-        };
-        within(
-            &self.effective,
-            &self.permitted,
-            "effective",
-            "is not permitted",
-        )?;
-        within(
-            &self.ambient,
-            &self.permitted,
-            "ambient",
-            "is not permitted",
-        )?;
-        within(
-            &self.ambient,
-            &self.inheritable,
-            "ambient",
-            "is not inheritable",
-        )
+        }
+    }
+
+    /// What the program will not hold although it was asked for.
+    pub fn warnings(&self) -> impl Iterator<Item = SetupFailure> {
+        let mut names: Vec<_> = self.not_ambient.iter().map(ToString::to_string).collect();
+        names.sort();
+        names.into_iter().map(|name| {
+            let object = format!("ambient capability {name}");
+            SetupFailure::because("raise", object, "it is not both permitted and inheritable")
+        })
     }
 
     /// First half, while still root: what no program may gain later.
@@ -101,14 +107,26 @@ impl CapabilitySets {
         Ok(())
     }
 
-    /// Second half, after the change of user (with "keep capabilities" set before it).
-    pub fn apply(&self) -> Setup<()> {
+    /// Second half, after the change of user (with "keep capabilities" set before it). With
+    /// `keep_admin`, `CAP_SYS_ADMIN` stays in effect on top, where this process has it, until the
+    /// exec: what a program holds is computed from the other sets, never from what was permitted
+    /// before (capabilities(7), "Transformation of capabilities during execve()").
+    pub fn apply(&self, keep_admin: bool) -> Setup<()> {
+        let admin = Capability::CAP_SYS_ADMIN;
+        let keep = keep_admin
+            && caps::has_cap(None, CapSet::Permitted, admin)
+                .map_err(failed("read", "permitted"))?;
+        let with_admin = |set: &CapsHashSet| -> CapsHashSet {
+            set.iter().copied().chain(keep.then_some(admin)).collect()
+        };
         // Inheritable first: to raise it may need CAP_SETPCAP. Effective before permitted, which
         // may not be the smaller of the two at any time.
         caps::set(None, CapSet::Inheritable, &self.inheritable)
             .map_err(failed("set", "inheritable"))?;
-        caps::set(None, CapSet::Effective, &self.effective).map_err(failed("set", "effective"))?;
-        caps::set(None, CapSet::Permitted, &self.permitted).map_err(failed("set", "permitted"))?;
+        caps::set(None, CapSet::Effective, &with_admin(&self.effective))
+            .map_err(failed("set", "effective"))?;
+        caps::set(None, CapSet::Permitted, &with_admin(&self.permitted))
+            .map_err(failed("set", "permitted"))?;
         const CLEAR_ALL: libc::c_ulong = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
         sys::prctl(libc::PR_CAP_AMBIENT, CLEAR_ALL)
             .map_err(|errno| SetupFailure::new("clear", "ambient capabilities", errno))?;
@@ -145,6 +163,34 @@ mod tests {
             .expect("valid");
         let error = CapabilitySets::from_spec(Some(&spec)).expect_err("refused");
         assert!(error.to_string().contains("effective"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_ambient_is_not() {
+        use oci_spec::runtime::Capability as C;
+        let list = |list: &[C]| list.iter().copied().collect::<Capabilities>();
+        let both = list(&[C::Chown, C::Kill]);
+        let spec = LinuxCapabilitiesBuilder::default()
+            .bounding(both.clone())
+            .effective(both.clone())
+            .permitted(both.clone())
+            .inheritable(list(&[C::Kill]))
+            .ambient(both)
+            .build()
+            .expect("valid");
+        let sets = CapabilitySets::from_spec(Some(&spec)).expect("valid");
+        assert_eq!(sets.ambient, [Capability::CAP_KILL].into());
+        let warnings: Vec<_> = sets.warnings().map(|w| w.to_string()).collect();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("CAP_CHOWN"), "{warnings:?}");
+    }
+
+    #[test]
+    fn names_with_and_without_prefix() {
+        use oci_spec::runtime::Capability;
+        assert_eq!(parse_capability("net_admin"), Some(Capability::NetAdmin));
+        assert_eq!(parse_capability("CAP_CHOWN"), Some(Capability::Chown));
+        assert_eq!(parse_capability("CAP_NOPE"), None);
     }
 
     #[test]

@@ -2,20 +2,25 @@
 //! anything of the image runs.
 
 use crate::capability::CapabilitySets;
-use crate::cgroup::{Cgroup, CgroupPath};
+use crate::cgroup::{Cgroup, CgroupPath, Existing};
 use crate::error::{ContainerError, SetupFailure};
-use crate::exec::Program;
-use crate::init::{self, ATTACHED, MAX_REPORT, Plan, Report, START};
-use crate::rootfs::Rootfs;
+use crate::gate::{self, ATTACHED, DETACHED, HOOKED, Report, hear, say};
+use crate::hooks::{self, Identity, Point};
+use crate::idmap::IdMaps;
+use crate::init::{self, Plan};
+use crate::mounts::Sources;
+use crate::namespaces::Namespaces;
+use crate::program::Program;
+use crate::rootfs::{self, Rootfs};
+use crate::seal::ProcessPlan;
+use crate::seccomp::{self, Agent, Filter};
 use crate::sys::{self, Cloned};
-use crate::{process, validate};
-use nix::errno::Errno;
+use crate::{defaults, process, stage, terminal, validate};
 use nix::fcntl::OFlag;
-use nix::sched::CloneFlags;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Spec};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use oci_spec::runtime::{ContainerState, Linux, LinuxNamespaceType, LinuxResources, Spec};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 /// The program's standard descriptors. Pipes are given to the program's user.
 #[derive(Debug)]
@@ -50,6 +55,25 @@ impl Stdio {
             stderr: open()?,
         })
     }
+
+    /// Those of the calling process.
+    ///
+    /// # Errors
+    /// One of them is closed.
+    pub fn inherit() -> Result<Self, ContainerError> {
+        let duplicate = |fd: std::os::fd::BorrowedFd<'_>| {
+            fd.try_clone_to_owned()
+                .map_err(|error| ContainerError::System {
+                    step: "duplicate standard descriptor",
+                    errno: nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+                })
+        };
+        Ok(Self {
+            stdin: duplicate(std::io::stdin().as_fd())?,
+            stdout: duplicate(std::io::stdout().as_fd())?,
+            stderr: duplicate(std::io::stderr().as_fd())?,
+        })
+    }
 }
 
 /// What the specification does not say.
@@ -59,10 +83,30 @@ pub struct CreateOptions {
     pub rootfs: Rootfs,
     /// `name|uid[:group|gid]`, resolved in the image; overrides `process.user`.
     pub user: Option<String>,
-    /// The cgroup to make; needed when the specification has resources.
+    /// The cgroup to make; needed when the specification has resources. Overrides
+    /// `linux.cgroupsPath`.
     pub cgroup: Option<CgroupPath>,
-    /// The standard descriptors; `/dev/null` without.
+    /// What becomes of a cgroup that is there already.
+    pub existing_cgroup: Existing,
+    /// The standard descriptors; `/dev/null` without. With a terminal they are not used.
     pub stdio: Option<Stdio>,
+    /// The connected socket that takes the other side of the terminal ([`crate::connect_console`]);
+    /// needed when the specification wants one.
+    pub console: Option<OwnedFd>,
+    /// The filter of `linux.seccomp`, where it was compiled before; without, it is compiled here.
+    pub seccomp: Option<Filter>,
+    /// How many descriptors from 3 on the program inherits from this process.
+    pub preserve_fds: u32,
+    /// Who the container is; needed when the specification has hooks.
+    pub identity: Option<Identity>,
+    /// A socket to make, at which another process can start the program ([`crate::start_at`]).
+    /// With one, only [`Created::detach`] makes sense.
+    pub start_socket: Option<PathBuf>,
+    /// Whether the root is changed by moving it over the old one: `pivot_root(2)` does not work
+    /// where that is an initramfs.
+    pub no_pivot: bool,
+    /// Whether the program keeps the session keyring of this process.
+    pub no_new_keyring: bool,
 }
 
 impl CreateOptions {
@@ -72,7 +116,15 @@ impl CreateOptions {
             rootfs,
             user: None,
             cgroup: None,
+            existing_cgroup: Existing::Refuse,
             stdio: None,
+            console: None,
+            seccomp: None,
+            preserve_fds: 0,
+            identity: None,
+            start_socket: None,
+            no_pivot: false,
+            no_new_keyring: false,
         }
     }
 }
@@ -81,11 +133,12 @@ impl CreateOptions {
 #[derive(Debug)]
 pub struct Created {
     made: Made,
+    agent: Option<Agent>,
     socket: OwnedFd,
     warnings: Vec<SetupFailure>,
 }
 
-/// A container whose program runs.
+/// A container whose program runs, or waits to be started by somebody else.
 #[derive(Debug)]
 pub struct Started {
     /// Process id of its first process, as this process sees it.
@@ -111,76 +164,142 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else {
         return Err(ContainerError::invalid("process", "missing")); // checked above
     };
+    check_options(spec, linux, &options)?;
+    terminal::check(process, options.console.is_some())?;
     let env = process.env().as_deref().unwrap_or_default();
     let program = Program::new(process.args().as_deref().unwrap_or_default(), env)
         .ok_or_else(|| ContainerError::invalid("process.args", "no program given"))?;
     let capabilities = CapabilitySets::from_spec(process.capabilities().as_ref())?;
-    let join = open_namespaces(linux)?;
+    let filter = seccomp::filter_of(linux, options.seccomp)?;
+    let status = ContainerState::Creating;
+    Agent::of(spec, options.identity.as_ref(), status, 0)?; // refused now rather than at the start
+    let namespaces = Namespaces::open(linux)?;
+    let maps = IdMaps::new("linux.", linux.uid_mappings(), linux.gid_mappings())?;
+    // An ordinary user has no privileges here that the container's root would lack.
+    let outside = namespaces.has(LinuxNamespaceType::User) && nix::unistd::geteuid().is_root();
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let sources = Sources::open_outside(mounts, maps.as_ref(), outside)?;
+    let root_mount = (outside && namespaces.makes(LinuxNamespaceType::Mount))
+        .then(|| rootfs::open(&options.rootfs))
+        .transpose()?;
     let stdio = match options.stdio {
         Some(stdio) => stdio,
         None => Stdio::null()?,
     };
     let mut made = Made {
         child: None,
-        cgroup: make_cgroup(linux, options.cgroup.as_ref())?,
+        cgroup: make_cgroup(linux, options.cgroup.as_ref(), options.existing_cgroup)?,
+        start_socket: None,
     };
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-    .map_err(|errno| ContainerError::System {
-        step: "make socket pair",
-        errno,
-    })?;
-    let plan = Plan {
-        spec,
-        linux,
-        process,
-        rootfs: &options.rootfs,
-        user: options.user.as_deref(),
-        cgroup: made.cgroup.as_ref(),
-        capabilities: &capabilities,
-        join: &join,
-        own_cgroup_namespace: validate::namespace(linux, LinuxNamespaceType::Cgroup),
-        stdio: &stdio,
-        program,
+    let listener = match options.start_socket {
+        Some(path) => {
+            let listener = gate::listen_at(&path)?;
+            made.start_socket = Some(path);
+            Some(listener)
+        }
+        None => None,
     };
+    let (ours, theirs) = gate::pair()?;
     let birthplace = made
         .cgroup
         .as_ref()
         .map(Cgroup::open_v2)
         .transpose()?
         .flatten();
-    let cloned =
-        sys::clone3(clone_flags(linux), birthplace.as_ref().map(AsFd::as_fd)).map_err(|errno| {
-            ContainerError::System {
-                step: "clone container process",
-                errno,
-            }
-        })?;
-    let (pid, pidfd) = match cloned {
+    let plan = Plan {
+        spec,
+        namespaces: &namespaces,
+        rootfs: &options.rootfs,
+        root_mount,
+        sources,
+        user: options.user.as_deref(),
+        cgroup: made.cgroup.as_ref(),
+        identity: options.identity.as_ref(),
+        console: options.console.as_ref(),
+        listener: listener.as_ref(),
+        dumpable: stage::dumpable(),
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+        process: ProcessPlan {
+            process,
+            linux,
+            capabilities: &capabilities,
+            stdio: &stdio,
+            preserve_fds: options.preserve_fds,
+            affinity: None,
+            filter: filter.as_ref(),
+            program,
+        },
+    };
+    let cgroup = birthplace.as_ref().map(AsFd::as_fd);
+    let (pid, pidfd) = match clone(&namespaces, maps.as_ref(), cgroup)? {
         Cloned::Child => {
             drop(ours); // or the end of the parent would go unnoticed
             init::run(plan, theirs)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    drop(theirs);
+    drop((theirs, plan));
     made.child = Some(Child { pid, pidfd });
+    if let Some(maps) = maps.filter(|_| !namespaces.need_stage()) {
+        maps.write(pid)?;
+    }
     if let Some(cgroup) = &made.cgroup {
         cgroup.attach_v1(pid)?;
     }
     say(&ours, ATTACHED)?;
-    match listen(&ours)? {
-        Some(Report::Ready { warnings }) => Ok(Created {
-            made,
-            socket: ours,
-            warnings,
-        }),
-        Some(Report::Failed(failure)) => Err(failure.into()),
-        Some(Report::NotExecuted(_)) | None => Err(made.vanished("setup")),
+    let warnings = attend(&mut made, &ours, spec, options.identity.as_ref(), pid)?;
+    Ok(Created {
+        agent: Agent::of(spec, options.identity.as_ref(), status, pid)?,
+        made,
+        socket: ours,
+        warnings,
+    })
+}
+
+fn clone(
+    namespaces: &Namespaces,
+    maps: Option<&IdMaps>,
+    cgroup: Option<std::os::fd::BorrowedFd<'_>>,
+) -> Result<Cloned, ContainerError> {
+    if namespaces.need_stage() {
+        return stage::clone(namespaces, maps, cgroup);
+    }
+    sys::clone3(namespaces.clone_flags(), cgroup, sys::Parent::Caller).map_err(|errno| {
+        ContainerError::System {
+            step: "clone container process",
+            errno,
+        }
+    })
+}
+
+/// Waits until the child is ready, and runs the hooks in between.
+fn attend(
+    made: &mut Made,
+    socket: &OwnedFd,
+    spec: &Spec,
+    identity: Option<&Identity>,
+    pid: i32,
+) -> Result<Vec<SetupFailure>, ContainerError> {
+    loop {
+        match hear(socket)? {
+            Some(Report::Ready { warnings }) => return Ok(warnings),
+            Some(Report::Prepared) => {
+                if let Some(identity) = identity {
+                    let state = identity.state(spec, ContainerState::Creating, Some(pid));
+                    hooks::run(spec, Point::Prestart, &state)?;
+                    hooks::run(spec, Point::CreateRuntime, &state)?;
+                }
+                say(socket, HOOKED)?;
+            }
+            Some(Report::Failed(failure)) => return Err(failure.into()),
+            Some(Report::NotExecuted(failure)) => {
+                return Err(ContainerError::not_executed(failure));
+            }
+            Some(Report::Unmapped | Report::Born { .. } | Report::Listening { .. }) | None => {
+                return Err(made.vanished("setup"));
+            }
+        }
     }
 }
 
@@ -195,28 +314,34 @@ impl Created {
         &self.warnings
     }
 
-    /// Runs the program.
+    /// Runs the program. The hooks for afterwards ([`Point::Poststart`], [`Point::Poststop`]) are
+    /// the caller's.
     ///
     /// # Errors
     /// [`ContainerError::Exec`] when it cannot be executed; then nothing is left behind.
     pub fn start(mut self) -> Result<Started, ContainerError> {
-        say(&self.socket, START)?;
-        match listen(&self.socket)? {
-            // The kernel closed the child's end: the exec took place.
-            None => {}
-            Some(Report::NotExecuted(failure)) => {
-                return Err(ContainerError::Exec {
-                    message: failure.message,
-                    exit_code: failure.exit_code,
-                    errno: Errno::from_raw(failure.errno),
-                });
-            }
-            Some(Report::Failed(failure)) => return Err(failure.into()),
-            Some(Report::Ready { .. }) => return Err(self.made.vanished("start")),
-        }
+        let Some(child) = &self.made.child else {
+            return Err(self.made.vanished("start"));
+        };
+        gate::start_over(&self.socket, self.agent.as_ref(), &child.pidfd)?;
+        self.keep()
+    }
+
+    /// Lets go of it: it waits for whoever comes to its start socket. Until then it ends with this
+    /// process.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn detach(self) -> Result<Started, ContainerError> {
+        say(&self.socket, DETACHED)?;
+        self.keep()
+    }
+
+    fn keep(mut self) -> Result<Started, ContainerError> {
         let Some(child) = self.made.child.take() else {
             return Err(self.made.vanished("start"));
         };
+        self.made.start_socket = None;
         let cgroup = self.made.cgroup.take();
         let warnings = std::mem::take(&mut self.warnings);
         Ok(Started {
@@ -239,6 +364,7 @@ struct Child {
 struct Made {
     child: Option<Child>,
     cgroup: Option<Cgroup>,
+    start_socket: Option<PathBuf>,
 }
 
 impl Made {
@@ -262,24 +388,60 @@ impl Made {
 impl Drop for Made {
     fn drop(&mut self) {
         self.end_child();
+        // The error that led here is the one to report.
         if let Some(cgroup) = self.cgroup.take() {
-            // The error that led here is the one to report.
             let _ = cgroup.kill();
             let _ = cgroup.delete();
+        }
+        if let Some(path) = self.start_socket.take() {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
 
-fn make_cgroup(linux: &Linux, path: Option<&CgroupPath>) -> Result<Option<Cgroup>, ContainerError> {
-    match (path, linux.resources()) {
-        (Some(path), Some(resources)) => {
-            Ok(Some(Cgroup::create(&path.parent, &path.name, resources)?))
+/// What the specification asks for and only the options can give.
+fn check_options(
+    spec: &Spec,
+    linux: &Linux,
+    options: &CreateOptions,
+) -> Result<(), ContainerError> {
+    let hooked = Point::ALL
+        .iter()
+        .find(|at| !hooks::at(spec, **at).is_empty());
+    if let Some(point) = hooked.filter(|_| options.identity.is_none()) {
+        let reason = "hooks are told who the container is, and the caller does not say it";
+        let field = format!("hooks.{}", point.name());
+        return Err(ContainerError::unsupported(field, reason));
+    }
+    if linux.cgroups_path().is_some() && options.cgroup.is_none() {
+        let reason = "the caller names the cgroup in the options of create";
+        return Err(ContainerError::unsupported("linux.cgroupsPath", reason));
+    }
+    let user_namespace = validate::namespace(linux, LinuxNamespaceType::User);
+    if user_namespace && matches!(options.rootfs, Rootfs::Overlay { .. }) {
+        let reason = "with a user namespace, the root file system must be a directory";
+        return Err(ContainerError::unsupported("linux.namespaces", reason));
+    }
+    for fd in (3..).take(options.preserve_fds as usize) {
+        if std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
+            return Err(ContainerError::Open {
+                what: "descriptor to preserve",
+                path: format!("/proc/self/fd/{fd}").into(),
+                errno: nix::errno::Errno::EBADF,
+            });
         }
-        (Some(path), None) => Ok(Some(Cgroup::create(
-            &path.parent,
-            &path.name,
-            &LinuxResources::default(),
-        )?)),
+    }
+    Ok(())
+}
+
+fn make_cgroup(
+    linux: &Linux,
+    path: Option<&CgroupPath>,
+    existing: Existing,
+) -> Result<Option<Cgroup>, ContainerError> {
+    match (path, linux.resources()) {
+        (Some(path), Some(resources)) => cgroup_at(path, existing, &with_own_devices(resources)),
+        (Some(path), None) => cgroup_at(path, existing, &LinuxResources::default()),
         (None, Some(resources)) if *resources != LinuxResources::default() => Err(
             ContainerError::invalid("linux.resources", "limits need a cgroup, none was named"),
         ),
@@ -287,77 +449,24 @@ fn make_cgroup(linux: &Linux, path: Option<&CgroupPath>) -> Result<Option<Cgroup
     }
 }
 
-/// The namespaces that the clone makes; the cgroup namespace follows when the child is attached.
-fn clone_flags(linux: &Linux) -> u64 {
-    let list = linux.namespaces().iter().flatten();
-    let new = list.filter(|n| n.path().is_none() && n.typ() != LinuxNamespaceType::Cgroup);
-    new.map(|n| flag(n.typ()).bits() as u32 as u64)
-        .fold(0, |all, one| all | one)
-}
-
-fn flag(kind: LinuxNamespaceType) -> CloneFlags {
-    match kind {
-        LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
-        LinuxNamespaceType::Cgroup => CloneFlags::CLONE_NEWCGROUP,
-        LinuxNamespaceType::Uts => CloneFlags::CLONE_NEWUTS,
-        LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
-        LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
-        LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
-        // Refused by the check of the specification.
-        LinuxNamespaceType::User | LinuxNamespaceType::Time => CloneFlags::empty(),
+/// After rules about devices come those for the devices that every container has (config-linux.md,
+/// "Default Devices"). Callers of runc forbid everything and rely on that.
+fn with_own_devices(resources: &LinuxResources) -> LinuxResources {
+    let mut resources = resources.clone();
+    if let Some(rules) = resources.devices_mut().as_mut().filter(|r| !r.is_empty()) {
+        rules.extend(defaults::allowed_devices());
     }
+    resources
 }
 
-fn open_namespaces(linux: &Linux) -> Result<Vec<(OwnedFd, CloneFlags, String)>, ContainerError> {
-    let mut opened = Vec::new();
-    for namespace in linux.namespaces().iter().flatten() {
-        let Some(path) = namespace.path() else {
-            continue;
-        };
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let fd =
-            nix::fcntl::open(path, flags, Mode::empty()).map_err(|errno| ContainerError::Open {
-                what: "namespace",
-                path: path.clone(),
-                errno,
-            })?;
-        opened.push((fd, flag(namespace.typ()), path.display().to_string()));
+fn cgroup_at(
+    path: &CgroupPath,
+    existing: Existing,
+    resources: &LinuxResources,
+) -> Result<Option<Cgroup>, ContainerError> {
+    if nix::unistd::geteuid().is_root() {
+        Ok(Some(Cgroup::create_at(path, resources, existing)?))
+    } else {
+        Ok(Cgroup::create_best_effort(path, resources, existing)?)
     }
-    Ok(opened)
-}
-
-fn say(socket: &OwnedFd, word: &[u8]) -> Result<(), ContainerError> {
-    match send(socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL) {
-        // A child that has ended has left a report, or its absence says enough.
-        Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-        Err(errno) => Err(ContainerError::System {
-            step: "signal container process",
-            errno,
-        }),
-    }
-}
-
-/// One report; `None` when the other side is closed.
-fn listen(socket: &OwnedFd) -> Result<Option<Report>, ContainerError> {
-    let mut buffer = vec![0u8; MAX_REPORT];
-    let length = loop {
-        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Err(Errno::EINTR) => {}
-            Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
-            Ok(length) => break length,
-            Err(errno) => {
-                return Err(ContainerError::System {
-                    step: "read report of container process",
-                    errno,
-                });
-            }
-        }
-    };
-    let report = buffer
-        .get(..length)
-        .and_then(|bytes| serde_json::from_slice(bytes).ok());
-    report.map(Some).ok_or(ContainerError::System {
-        step: "understand report of container process",
-        errno: Errno::EPROTO,
-    })
 }

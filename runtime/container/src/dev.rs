@@ -1,9 +1,11 @@
 //! What the specification wants to find in `/dev`.
 
 use crate::error::{Context, Setup, SetupFailure};
-use crate::root::{Links, Root};
+use crate::root::{Links, Root, beneath};
+use crate::sys;
 use nix::errno::Errno;
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mknodat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use std::os::fd::AsFd;
@@ -40,7 +42,8 @@ pub fn populate(root: &Root, devices: &[LinuxDevice]) -> Setup<()> {
             uid: 0,
             gid: 0,
         };
-        node.make(&dev, name, &format!("/dev/{name}"))?;
+        let path = format!("/dev/{name}");
+        node.make(&dev, name, Path::new(&path))?;
     }
     for (target, name) in LINKS {
         match symlinkat(target, &dev, name) {
@@ -50,12 +53,16 @@ pub fn populate(root: &Root, devices: &[LinuxDevice]) -> Setup<()> {
             Err(errno) => return Err(SetupFailure::new("link", format!("/dev/{name}"), errno)),
         }
     }
-    devices.iter().try_for_each(|device| listed(root, device))
+    // The multiplexer of the container's own terminals is at the end of the link, whatever the
+    // list says; those who give all devices of the host name it too.
+    (devices.iter())
+        .filter(|device| device.path() != Path::new("/dev/ptmx"))
+        .try_for_each(|device| listed(root, device))
 }
 
 fn listed(root: &Root, device: &LinuxDevice) -> Setup<()> {
     let path = device.path();
-    let shown = path.display().to_string();
+    let shown = path.display();
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
         LinuxDeviceType::B => SFlag::S_IFBLK,
@@ -85,7 +92,7 @@ fn listed(root: &Root, device: &LinuxDevice) -> Setup<()> {
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
     };
-    node.make(&parent, name, &shown)
+    node.make(&parent, name, path)
 }
 
 struct Node {
@@ -98,24 +105,26 @@ struct Node {
 }
 
 impl Node {
-    fn make(&self, dir: impl AsFd, name: &str, shown: &str) -> Setup<()> {
+    fn make(&self, dir: impl AsFd, name: &str, path: &Path) -> Setup<()> {
+        let shown = path.display();
         let number = nix::sys::stat::makedev(self.major, self.minor);
         let mode = Mode::from_bits_truncate(self.mode);
         match mknodat(&dir, name, self.kind, mode, number) {
             Ok(()) => {}
             Err(Errno::EEXIST) => {
                 let nofollow = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-                let found = fstatat(&dir, name, nofollow).step("stat", shown)?;
-                let same_kind = found.st_mode & SFlag::S_IFMT.bits() == self.kind.bits();
-                if !same_kind || (self.kind != SFlag::S_IFIFO && found.st_rdev != number) {
+                let found = fstatat(&dir, name, nofollow).step("stat", &shown)?;
+                if !self.is(&found) {
                     let reason = "something else is there already";
-                    return Err(SetupFailure::because("create device", shown, reason));
+                    return Err(SetupFailure::because("create device", &shown, reason));
                 }
             }
-            Err(errno) => return Err(SetupFailure::new("create device", shown, errno)),
+            // Inside a user namespace nobody may make one.
+            Err(Errno::EPERM) if self.kind != SFlag::S_IFIFO => return self.bind(dir, name, path),
+            Err(errno) => return Err(SetupFailure::new("create device", &shown, errno)),
         }
         // Against the umask. The name was just verified not to be a link.
-        fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).step("set mode of", shown)?;
+        fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).step("set mode of", &shown)?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         fchownat(
             &dir,
@@ -124,6 +133,32 @@ impl Node {
             Some(gid),
             nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
         )
-        .step("set owner of", shown)
+        .step("set owner of", &shown)
+    }
+
+    /// The host's node of the same path, which must be the same device, mounted over a file.
+    fn bind(&self, dir: impl AsFd, name: &str, path: &Path) -> Setup<()> {
+        let shown = path.display();
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let host = nix::fcntl::open(path, flags, Mode::empty()).map_err(|errno| SetupFailure {
+            reason: "it may not be made in a user namespace, and the host's cannot be used".into(),
+            ..SetupFailure::new("create device", &shown, errno)
+        })?;
+        if !self.is(&fstat(&host).step("stat", &shown)?) {
+            let reason = "it may not be made in a user namespace, and the host's is another device";
+            return Err(SetupFailure::because("create device", &shown, reason));
+        }
+        let flags = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
+        nix::fcntl::openat(&dir, name, flags | OFlag::O_EXCL, Mode::S_IRUSR)
+            .step("create file for device", &shown)?;
+        let place = beneath(&dir, name.as_ref(), OFlag::O_PATH).step("open", &shown)?;
+        let mount = sys::clone_tree_fd(&host, false).step("open device", &shown)?;
+        sys::move_mount(&mount, &place).step("mount device", &shown)
+    }
+
+    fn is(&self, found: &FileStat) -> bool {
+        let number = nix::sys::stat::makedev(self.major, self.minor);
+        let same_kind = found.st_mode & SFlag::S_IFMT.bits() == self.kind.bits();
+        same_kind && (self.kind == SFlag::S_IFIFO || found.st_rdev == number)
     }
 }

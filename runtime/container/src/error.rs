@@ -1,6 +1,7 @@
 //! What can go wrong, and where.
 
 use crate::cgroup::CgroupError;
+use crate::program::ExecFailure;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -99,6 +100,14 @@ impl ContainerError {
             Self::Setup(failure) => &failure.step,
             Self::Exec { .. } => "exec",
             Self::Cgroup(_) => "cgroup",
+        }
+    }
+
+    pub(crate) fn not_executed(failure: ExecFailure) -> Self {
+        Self::Exec {
+            message: failure.message,
+            exit_code: failure.exit_code,
+            errno: Errno::from_raw(failure.errno),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Container primitives by the OCI runtime specification: namespaces, cgroups, mounts,
-//! capabilities, and the process inside them.
+//! capabilities, filters of system calls, and the process inside them.
 //!
 //! The crate is synchronous and meant for a *small single-threaded* process: [`create`] clones the
 //! caller with `clone3(2)`, and the child runs ordinary code until it executes the program. It
@@ -24,26 +24,43 @@
 
 mod capability;
 pub mod cgroup;
+mod cpulist;
 mod create;
 pub mod defaults;
 mod dev;
+mod enter;
 mod error;
-mod exec;
+pub mod features;
+mod gate;
+pub mod hooks;
+mod idmap;
 mod init;
+mod lsm;
 mod mask;
-mod mountopt;
 mod mounts;
+mod namespaces;
+mod placement;
 pub mod process;
 mod procfs;
+mod program;
 pub mod protect;
 mod root;
 mod rootfs;
+mod seal;
+pub mod seccomp;
 pub mod shim;
+mod stage;
 mod sys;
+mod terminal;
 pub mod user;
 mod validate;
 
+pub use capability::parse_capability;
 pub use cgroup::{Cgroup, CgroupError, CgroupPath};
 pub use create::{CreateOptions, Created, Started, Stdio, create};
+pub use enter::{EnterOptions, Target, enter};
 pub use error::{ContainerError, SetupFailure};
+pub use gate::{start_at, waits_at};
+pub use hooks::Identity;
 pub use rootfs::Rootfs;
+pub use terminal::{connect_console, resize_terminal, size_of_terminal};

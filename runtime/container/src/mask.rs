@@ -82,5 +82,6 @@ fn empty_tmpfs() -> Result<OwnedFd, Errno> {
     let context = FsContext::open("tmpfs")?;
     context.set("mode", "755")?;
     context.set("nr_inodes", "2")?;
+    context.create()?;
     context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
 }

@@ -125,6 +125,29 @@ pub fn signal(pidfd: impl AsFd, signal: i32) -> Result<bool, ProcessError> {
     }
 }
 
+/// The number of a signal that people name: `9`, `KILL`, `SIGKILL`, `RTMIN+1`.
+pub fn parse_signal(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(rest) = name.strip_prefix("RTMIN") {
+        let offset = if rest.is_empty() {
+            0
+        } else {
+            rest.strip_prefix('+')?.parse().ok()?
+        };
+        return (0..=30)
+            .contains(&offset)
+            .then(|| libc::SIGRTMIN() + offset);
+    }
+    format!("SIG{name}")
+        .parse::<nix::sys::signal::Signal>()
+        .ok()
+        .map(|signal| signal as i32)
+}
+
 /// Waits until any process, child or not, has ended; `false` when it has not within the time.
 ///
 /// # Errors
@@ -212,18 +235,28 @@ pub fn close_all_but(keep: &[i32]) -> Result<(), ProcessError> {
     })
 }
 
-/// Makes this process the one that inherits orphaned descendants, and hides its memory,
-/// descriptors and executable from everyone but root.
+/// Makes this process the one that inherits orphaned descendants.
+///
+/// # Errors
+/// `prctl(2)` is refused.
+pub fn become_subreaper() -> Result<(), ProcessError> {
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(|errno| ProcessError::System {
+        step: "become a subreaper",
+        errno,
+    })
+}
+
+/// As [`become_subreaper`], and hides this process's memory, descriptors and executable from
+/// everyone but root.
 ///
 /// # Errors
 /// `prctl(2)` is refused.
 pub fn become_supervisor() -> Result<(), ProcessError> {
-    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
-        .and_then(|()| sys::prctl(libc::PR_SET_DUMPABLE, 0))
-        .map_err(|errno| ProcessError::System {
-            step: "become a supervisor",
-            errno,
-        })
+    become_subreaper()?;
+    sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(|errno| ProcessError::System {
+        step: "become a supervisor",
+        errno,
+    })
 }
 
 #[cfg(test)]
@@ -250,6 +283,17 @@ mod tests {
         assert!(!signal(&pidfd, libc::SIGKILL).expect("signal"));
         assert!(matches!(start_time(pid), Err(ProcessError::Gone(_))));
         let _ = child.try_wait();
+    }
+
+    #[test]
+    fn signals_by_name_and_number() {
+        assert_eq!(parse_signal("SIGTERM"), Some(15));
+        assert_eq!(parse_signal("quit"), Some(3));
+        assert_eq!(parse_signal("9"), Some(9));
+        assert_eq!(parse_signal("RTMIN+3"), Some(libc::SIGRTMIN() + 3));
+        for bad in ["0", "65", "SIGNOPE", "RTMIN+x", "RTMIN-1", "-9"] {
+            assert_eq!(parse_signal(bad), None, "{bad}");
+        }
     }
 
     #[test]

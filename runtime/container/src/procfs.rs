@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::collections::HashMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -16,28 +17,40 @@ pub struct ProcFs(OwnedFd);
 
 impl ProcFs {
     pub fn new() -> Setup<Self> {
-        let fd = FsContext::open("proc")
-            .and_then(|context| context.mount(0))
-            .step("mount", "a private procfs")?;
-        Ok(Self(fd))
+        let open = || {
+            let context = FsContext::open("proc")?;
+            context.create()?;
+            context.mount(0)
+        };
+        Ok(Self(open().step("mount", "a private procfs")?))
     }
 
     /// Writes one file, named relative to `/proc`.
     pub fn write(&self, path: &str, value: &str) -> Result<(), Errno> {
+        let mut file = self.open(path, OFlag::O_WRONLY)?;
+        file.write_all(value.as_bytes()).map_err(errno)
+    }
+
+    /// Reads one file, named relative to `/proc`.
+    pub fn read(&self, path: &str) -> Result<String, Errno> {
+        let mut text = String::new();
+        let mut file = self.open(path, OFlag::O_RDONLY)?;
+        file.read_to_string(&mut text).map_err(errno)?;
+        Ok(text)
+    }
+
+    fn open(&self, path: &str, flags: OFlag) -> Result<File, Errno> {
         let resolve = ResolveFlag::RESOLVE_BENEATH
             | ResolveFlag::RESOLVE_NO_MAGICLINKS
             | ResolveFlag::RESOLVE_NO_XDEV;
         let how = OpenHow::new()
-            .flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC)
+            .flags(flags | OFlag::O_CLOEXEC)
             .resolve(resolve);
         let fd = openat2(&self.0, Path::new(path), how)?;
         if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC {
             return Err(Errno::EXDEV);
         }
-        let errno = |e: std::io::Error| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        std::fs::File::from(fd)
-            .write_all(value.as_bytes())
-            .map_err(errno)
+        Ok(fd.into())
     }
 
     /// Sets kernel parameters. They were checked by [`check_sysctl`].
@@ -52,6 +65,10 @@ impl ProcFs {
         }
         Ok(())
     }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// `net.ipv4.ip_forward` or `net/ipv4/ip_forward`; as in sysctl(8), the separator that comes

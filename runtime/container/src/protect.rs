@@ -9,26 +9,31 @@
 
 use crate::sys::{self, attr};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::ffi::CString;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
 /// Makes sure that this process runs from a read-only mount; if it does not, executes itself
-/// again from one, with the same arguments and environment, and then does not return.
+/// again from one, with the same arguments and environment, and then does not return. Who may not
+/// mount runs from a sealed copy in memory instead.
 ///
-/// Call it first in `main`.
+/// Call it before anything of a container is made.
 ///
 /// # Errors
-/// The mount cannot be made or executed (no `CAP_SYS_ADMIN`).
-pub fn run_from_read_only_mount() -> Result<(), Errno> {
-    let errno = |e: std::io::Error| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    let executable = File::open("/proc/self/exe").map_err(errno)?;
-    if fstatvfs(&executable)?.flags().contains(FsFlags::ST_RDONLY) {
+/// Neither can be made or executed.
+pub fn protect() -> Result<(), Errno> {
+    let executable = File::open("/proc/self/exe").map_err(from_io)?;
+    if fstatvfs(&executable)?.flags().contains(FsFlags::ST_RDONLY) || is_sealed(&executable) {
         return Ok(());
     }
-    let mount = sys::clone_tree_fd(&executable, false)?;
-    sys::mount_setattr(&mount, false, attr::RDONLY, 0, 0)?;
+    let replacement = match read_only_mount(&executable) {
+        Err(Errno::EPERM) => sealed_copy(&executable)?,
+        result => result?,
+    };
     let strings = |list: Vec<std::ffi::OsString>| -> Result<Vec<CString>, Errno> {
         list.into_iter()
             .map(|s| CString::new(s.into_vec()).map_err(|_| Errno::EINVAL))
@@ -41,5 +46,33 @@ pub fn run_from_read_only_mount() -> Result<(), Errno> {
         name
     });
     let envp = strings(pairs.collect())?;
-    Err(sys::fexecve(&mount, &argv, &envp))
+    Err(sys::fexecve(&replacement, &argv, &envp))
+}
+
+fn from_io(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn read_only_mount(executable: &File) -> Result<OwnedFd, Errno> {
+    let mount = sys::clone_tree_fd(executable, false)?;
+    sys::mount_setattr(&mount, false, attr::RDONLY, 0, 0)?;
+    Ok(mount)
+}
+
+/// What no sealed file allows any more (fcntl(2), "File Sealing").
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL
+}
+
+fn is_sealed(executable: &File) -> bool {
+    let held = fcntl(executable, FcntlArg::F_GET_SEALS);
+    held.is_ok_and(|held| SealFlag::from_bits_truncate(held).contains(seals()))
+}
+
+fn sealed_copy(executable: &File) -> Result<OwnedFd, Errno> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut copy: File = memfd_create(c"runtime", flags)?.into();
+    std::io::copy(&mut &*executable, &mut copy).map_err(from_io)?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals()))?;
+    Ok(copy.into())
 }

@@ -28,37 +28,88 @@ pub enum Rootfs {
     },
 }
 
-/// Mounts the root file system and attaches it over `/`, from where [`enter`] makes it the root.
-/// The mounts of the host stay reachable below it by descriptor, and as sources of bind mounts.
-pub fn attach(rootfs: &Rootfs, propagation: u64) -> Setup<Root> {
-    // Nothing that is mounted from here on reaches the host, but what the host unmounts goes
-    // away here too, so that a container does not pin the host's file systems.
-    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
-        .step("make mounts slaves of", "/")?;
-    // The old root: paths that begin with "/" still start there, although the new one lies on it.
-    let fd = match rootfs {
+/// A detached mount of the root file system, opened in the creating process: inside a user
+/// namespace the container's root may not even reach it.
+///
+/// # Errors
+/// It cannot be mounted.
+pub fn open(rootfs: &Rootfs) -> Setup<OwnedFd> {
+    match rootfs {
         Rootfs::Directory(path) => {
-            sys::clone_tree(path, true).step("bind root file system", path.display())?
+            sys::clone_tree(path, true).step("bind root file system", path.display())
         }
-        Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
-    };
+        Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work),
+    }
+}
+
+/// Lets go of the host: nothing that is mounted from here on reaches it, but what it unmounts
+/// goes away here too, so that a container does not pin the host's file systems.
+pub fn leave_host() -> Setup<()> {
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).step("make mounts slaves of", "/")
+}
+
+/// Attaches the root file system, from where [`enter`] makes it the root. The mounts of the host
+/// stay reachable, and as sources of bind mounts.
+pub fn attach(fd: OwnedFd, rootfs: &Rootfs) -> Setup<Root> {
     let recursive = matches!(rootfs, Rootfs::Directory(_));
-    sys::mount_setattr(&fd, recursive, 0, 0, propagation)
+    sys::mount_setattr(&fd, recursive, 0, 0, MsFlags::MS_PRIVATE.bits())
         .step("set propagation of", "the root file system")?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let old = nix::fcntl::open("/", flags, Mode::empty()).step("open", "/")?;
-    sys::move_mount(&fd, &old).step("attach root file system to", "/")?;
+    let open = |path: &Path| nix::fcntl::open(path, flags, Mode::empty());
+    let place = match rootfs {
+        // On itself, where hooks look for it. Whoever may not reach it needs no hook there.
+        Rootfs::Directory(path) => open(path).or_else(|_| open(Path::new("/"))),
+        // On the old root: paths that begin with "/" still start below it.
+        Rootfs::Overlay { .. } => open(Path::new("/")),
+    };
+    let place = place.step("open place for", "the root file system")?;
+    sys::move_mount(&fd, &place).step("attach", "the root file system")?;
     Ok(Root::new(fd))
 }
 
 /// Makes the attached root file system `/` and lets go of the host's.
-pub fn enter(root: &Root) -> Setup<()> {
+pub fn enter(root: &Root, propagation: u64, no_pivot: bool) -> Setup<()> {
     nix::unistd::fchdir(root.fd()).step("change directory to", "the root file system")?;
+    if no_pivot {
+        move_over_root(root)?;
+    } else {
+        pivot()?;
+    }
+    nix::unistd::chdir("/").step("change directory to", "/")?;
+    if propagation == MsFlags::MS_PRIVATE.bits() {
+        return Ok(()); // it is that already
+    }
+    sys::mount_setattr(root.fd(), false, 0, 0, propagation)
+        .step("set propagation of", "the root file system")
+}
+
+/// The host's mounts stay below, where nothing leads: the way of switch_root(8).
+fn move_over_root(root: &Root) -> Setup<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let old = nix::fcntl::open("/", flags, Mode::empty()).step("open", "/")?;
+    sys::move_mount(root.fd(), &old).step("move over the old root", "the root file system")?;
+    nix::unistd::chroot(".").step("change root to", "the root file system")
+}
+
+fn pivot() -> Setup<()> {
     // With both arguments "." the old root ends up stacked on the new one, from where it is
     // detached: no directory for it is needed (pivot_root(2), "pivot_root(".", ".")").
     nix::unistd::pivot_root(".", ".").step("pivot_root to", "the root file system")?;
-    umount2(".", MntFlags::MNT_DETACH).step("detach", "the host's root")?;
+    umount2(".", MntFlags::MNT_DETACH).step("detach", "the host's root")
+}
+
+/// Makes a directory `/` in a mount namespace that the container shares.
+pub fn change_root(rootfs: &Rootfs) -> Setup<()> {
+    let Rootfs::Directory(path) = rootfs else {
+        let reason = "it is an overlay, which needs a mount namespace of the container's own";
+        return Err(SetupFailure::because(
+            "change root to",
+            "the root file system",
+            reason,
+        ));
+    };
+    nix::unistd::chroot(path).step("change root to", path.display())?;
     nix::unistd::chdir("/").step("change directory to", "/")
 }
 
@@ -153,5 +204,6 @@ fn by_context(lower: &[String], upper: &str, work: &str) -> Result<OwnedFd, Errn
 fn finish(context: FsContext, upper: &str, work: &str) -> Result<OwnedFd, Errno> {
     context.set("upperdir", upper)?;
     context.set("workdir", work)?;
+    context.create()?;
     context.mount(0)
 }

@@ -5,13 +5,18 @@ use crate::rootfs::Rootfs;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// Name of the file in the bundle with the compiled filter of `linux.seccomp`
+/// ([`crate::seccomp::Filter::to_bytes`]). One that is missing, or of another version, is compiled
+/// by the shim.
+pub const FILTER: &str = "seccomp.bpf";
+
 /// `shim.json` in the bundle, beside the specification in `config.json`: written by the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShimOptions {
     /// The task's id, for messages.
     pub id: String,
-    /// The parent of all cgroups of this daemon: `/fairlead`. The shims live in `shims` below it.
+    /// The parent of all cgroups of this daemon: `/fairlead`. The shims live in `.shims` below it.
     pub cgroup_parent: String,
     /// The name of the task's own cgroup below that.
     pub cgroup_name: String,

@@ -44,9 +44,16 @@ pub(crate) fn resolve_in(root: &Root, user: &str) -> Setup<ResolvedUser> {
         .map_err(|reason| SetupFailure::because("resolve user", format!("\"{user}\""), reason))
 }
 
-/// The home directory of a user id.
-pub(crate) fn home_of(root: &Root, uid: u32) -> Setup<String> {
-    resolve_in(root, &uid.to_string()).map(|user| user.home)
+/// The user that a specification names by number.
+pub(crate) fn numeric(user: &oci_spec::runtime::User, root: &Root) -> ResolvedUser {
+    // An unreadable passwd is no reason not to start somebody given by number.
+    let home = resolve_in(root, &user.uid().to_string()).map(|found| found.home);
+    ResolvedUser {
+        uid: user.uid(),
+        gid: user.gid(),
+        additional_gids: user.additional_gids().clone().unwrap_or_default(),
+        home: home.unwrap_or_else(|_| "/".into()),
+    }
 }
 
 fn resolve_text(passwd: &str, group: &str, wanted: &str) -> Result<ResolvedUser, String> {

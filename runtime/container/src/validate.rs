@@ -2,8 +2,11 @@
 //! that make no sense.
 
 use crate::error::ContainerError;
-use crate::mountopt::{MountOptions, root_propagation};
+use crate::mounts::{MountOptions, root_propagation};
+use crate::namespaces::check_offsets;
 use crate::procfs::{OwnNamespaces, check_sysctl};
+use crate::{hooks, lsm, placement};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 use std::path::Path;
 
@@ -20,7 +23,7 @@ pub fn check(spec: &Spec) -> Result<()> {
             ),
         ));
     }
-    absent("hooks", spec.hooks().as_ref().is_some_and(has_hooks))?;
+    hooks::check(spec)?;
     absent("solaris", spec.solaris().is_some())?;
     absent("windows", spec.windows().is_some())?;
     absent("vm", spec.vm().is_some())?;
@@ -38,7 +41,9 @@ pub fn check(spec: &Spec) -> Result<()> {
         ));
     };
     check_linux(linux)?;
+    check_shared_mounts(spec, linux)?;
     check_uts(spec, linux)?;
+    lsm::check(spec, process)?;
     spec.mounts()
         .iter()
         .flatten()
@@ -58,31 +63,8 @@ fn has_any<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_some_and(|list| !list.is_empty())
 }
 
-#[allow(deprecated)] // prestart is deprecated, but a bundle may have it
-fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
-    [
-        hooks.prestart(),
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
-    ]
-    .into_iter()
-    .any(has_any)
-}
-
-fn check_process(process: &Process) -> Result<()> {
-    absent("process.terminal", process.terminal().unwrap_or(false))?;
+pub fn check_process(process: &Process) -> Result<()> {
     absent("process.commandLine", process.command_line().is_some())?;
-    absent("process.apparmorProfile", set(process.apparmor_profile()))?;
-    absent("process.selinuxLabel", set(process.selinux_label()))?;
-    absent("process.ioPriority", process.io_priority().is_some())?;
-    absent("process.scheduler", process.scheduler().is_some())?;
-    absent(
-        "process.execCPUAffinity",
-        process.exec_cpu_affinity().is_some(),
-    )?;
     absent("process.user.username", set(process.user().username()))?;
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(ContainerError::invalid("process.args", "no program given"));
@@ -103,23 +85,15 @@ fn check_process(process: &Process) -> Result<()> {
         ));
     }
     absolute("process.cwd", process.cwd())?;
-    for (i, limit) in process.rlimits().iter().flatten().enumerate() {
-        if limit.soft() > limit.hard() {
-            return Err(ContainerError::invalid(
-                format!("process.rlimits[{i}]"),
-                "the soft limit is above the hard one",
-            ));
+    let user = process.user();
+    for (field, id) in [("uid", user.uid()), ("gid", user.gid())] {
+        // To setresuid(2) this number means "as it is": root.
+        if id == u32::MAX {
+            let field = format!("process.user.{field}");
+            return Err(ContainerError::invalid(field, "4294967295 is no id"));
         }
     }
-    if let Some(adj) = process.oom_score_adj()
-        && !(-1000..=1000).contains(&adj)
-    {
-        return Err(ContainerError::invalid(
-            "process.oomScoreAdj",
-            format!("{adj} is not in -1000..1000"),
-        ));
-    }
-    Ok(())
+    placement::check(process)
 }
 
 fn set(text: &Option<String>) -> bool {
@@ -142,31 +116,19 @@ fn absolute(field: impl Into<String>, path: &Path) -> Result<()> {
 }
 
 fn check_linux(linux: &Linux) -> Result<()> {
-    if linux.seccomp().is_some() {
-        return Err(ContainerError::unsupported("linux.seccomp", "leave it out"));
+    if let Some(profile) = linux.seccomp() {
+        crate::seccomp::check(profile)?;
     }
-    absent("linux.uidMappings", has_any(linux.uid_mappings()))?;
-    absent("linux.gidMappings", has_any(linux.gid_mappings()))?;
-    absent("linux.mountLabel", set(linux.mount_label()))?;
     absent("linux.intelRdt", linux.intel_rdt().is_some())?;
-    absent("linux.memoryPolicy", linux.memory_policy().is_some())?;
-    absent("linux.personality", linux.personality().is_some())?;
-    absent(
-        "linux.timeOffsets",
-        linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
-    )?;
+    placement::check_linux(linux)?;
     absent(
         "linux.netDevices",
         linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
     )?;
-    if linux.cgroups_path().is_some() {
-        let reason = "the caller names the cgroup in the options of create";
-        return Err(ContainerError::unsupported("linux.cgroupsPath", reason));
-    }
     if root_propagation(linux.rootfs_propagation().as_deref()).is_none() {
         return Err(ContainerError::unsupported(
             "linux.rootfsPropagation",
-            "only private and slave",
+            "only private, slave, shared and unbindable, and these with an r",
         ));
     }
     check_namespaces(linux)?;
@@ -218,29 +180,57 @@ fn check_namespaces(linux: &Linux) -> Result<()> {
                 format!("a second {} namespace", entry.typ()),
             ));
         }
-        let joined = entry.path().is_some();
-        match entry.typ() {
-            LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-                return Err(ContainerError::unsupported(
-                    field,
-                    format!("type {}", entry.typ()),
-                ));
-            }
-            LinuxNamespaceType::Mount | LinuxNamespaceType::Pid | LinuxNamespaceType::Cgroup
-                if joined =>
-            {
-                let reason = format!("a path for a {} namespace", entry.typ());
-                return Err(ContainerError::unsupported(field, reason));
-            }
-            _ => {}
-        }
         if let Some(path) = entry.path() {
             absolute(format!("{field}.path"), path)?;
         }
     }
-    if !namespace(linux, LinuxNamespaceType::Mount) {
-        let reason = "a container needs a mount namespace of its own";
-        return Err(ContainerError::invalid("linux.namespaces", reason));
+    let maps = has_any(linux.uid_mappings()) || has_any(linux.gid_mappings());
+    match (new(linux, LinuxNamespaceType::User), maps) {
+        (true, false) => {
+            let reason = "missing, though a user namespace is made";
+            return Err(ContainerError::invalid("linux.uidMappings", reason));
+        }
+        (false, true) if !namespace(linux, LinuxNamespaceType::User) => {
+            let reason = "there is no user namespace for it";
+            return Err(ContainerError::invalid("linux.uidMappings", reason));
+        }
+        _ => {}
+    }
+    let offsets = linux.time_offsets().as_ref().filter(|o| !o.is_empty());
+    match offsets {
+        Some(_) if !new(linux, LinuxNamespaceType::Time) => {
+            let reason = "needs a new time namespace";
+            Err(ContainerError::invalid("linux.timeOffsets", reason))
+        }
+        Some(offsets) => check_offsets(offsets),
+        None => Ok(()),
+    }
+}
+
+/// Whether the container gets a new namespace of this kind.
+fn new(linux: &Linux, kind: LinuxNamespaceType) -> bool {
+    let mut list = linux.namespaces().iter().flatten();
+    list.any(|n| n.typ() == kind && n.path().is_none())
+}
+
+/// In a mount namespace that others share, nothing is mounted or hidden.
+fn check_shared_mounts(spec: &Spec, linux: &Linux) -> Result<()> {
+    if new(linux, LinuxNamespaceType::Mount) {
+        return Ok(());
+    }
+    let read_only = spec.root().as_ref().and_then(|root| root.readonly());
+    for (field, present) in [
+        ("mounts", has_any(spec.mounts())),
+        ("linux.devices", has_any(linux.devices())),
+        ("linux.maskedPaths", has_any(linux.masked_paths())),
+        ("linux.readonlyPaths", has_any(linux.readonly_paths())),
+        ("linux.rootfsPropagation", set(linux.rootfs_propagation())),
+        ("root.readonly", read_only == Some(true)),
+    ] {
+        if present {
+            let reason = "needs a new mount namespace";
+            return Err(ContainerError::invalid(field, reason));
+        }
     }
     Ok(())
 }
@@ -269,17 +259,29 @@ fn check_uts(spec: &Spec, linux: &Linux) -> Result<()> {
 fn check_mount(i: usize, mount: &Mount) -> Result<()> {
     let field = format!("mounts[{i}]");
     absolute(format!("{field}.destination"), mount.destination())?;
-    absent(
-        &format!("{field}.uidMappings"),
-        has_any(mount.uid_mappings()),
-    )?;
-    absent(
-        &format!("{field}.gidMappings"),
-        has_any(mount.gid_mappings()),
-    )?;
     let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default())
         .map_err(|reason| ContainerError::invalid(format!("{field}.options"), reason))?;
-    if crate::mounts::is_bind(mount, &options) {
+    let bind = crate::mounts::is_bind(mount, &options);
+    let maps = has_any(mount.uid_mappings()) || has_any(mount.gid_mappings());
+    if options.idmap.is_some() && !bind {
+        let reason = "only a bind mount can be id-mapped";
+        return Err(ContainerError::unsupported(
+            format!("{field}.options"),
+            reason,
+        ));
+    }
+    if maps && options.idmap.is_none() {
+        let reason = "they count only with the option \"idmap\" or \"ridmap\"";
+        return Err(ContainerError::invalid(
+            format!("{field}.uidMappings"),
+            reason,
+        ));
+    }
+    if options.copy_up && mount.typ().as_deref() != Some("tmpfs") {
+        let reason = "tmpcopyup is for tmpfs";
+        return Err(ContainerError::invalid(format!("{field}.options"), reason));
+    }
+    if bind && !options.remount {
         match mount.source() {
             Some(source) => absolute(format!("{field}.source"), source)?,
             None => {
@@ -297,15 +299,44 @@ fn check_mount(i: usize, mount: &Mount) -> Result<()> {
             "is the root itself",
         ));
     }
-    // Something over a file of procfs could pass for the kernel's answer.
-    if destination.starts_with("/proc")
-        && (destination != Path::new("/proc") || mount.typ().as_deref() != Some("proc"))
-    {
-        let reason = format!("{}: only procfs itself, at /proc", destination.display());
+    if destination.starts_with("/proc") && !may_cover(mount, destination, bind) {
+        let reason = format!(
+            "{}: only procfs itself at /proc, and files that tell of the machine's size and load",
+            destination.display()
+        );
         return Err(ContainerError::unsupported(
             format!("{field}.destination"),
             reason,
         ));
     }
     Ok(())
+}
+
+/// What lxcfs and the like replace.
+const STATISTICS: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// Anything else over a file of procfs could pass for the kernel's answer.
+fn may_cover(mount: &Mount, destination: &Path, bind: bool) -> bool {
+    if destination != Path::new("/proc") {
+        return bind && STATISTICS.iter().any(|file| destination == Path::new(file));
+    }
+    let is_procfs = |source: &std::path::PathBuf| {
+        statfs(source).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
+    };
+    match bind {
+        true => mount.source().as_ref().is_some_and(is_procfs),
+        false => mount.typ().as_deref() == Some("proc"),
+    }
 }

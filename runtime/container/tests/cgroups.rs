@@ -2,7 +2,7 @@
 
 mod common;
 use common::{Sandbox, set_resources, until};
-use container::cgroup::{Layout, LayoutKind, Version};
+use container::cgroup::{Layout, LayoutKind, SHIMS, Version};
 use container::{Cgroup, CgroupError};
 use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources};
 use std::fs;
@@ -207,6 +207,23 @@ fn devices_are_filtered() {
     );
 }
 
+/// As podman asks for it.
+#[test]
+fn the_devices_of_every_container_can_be_used_whatever_the_rules_say() {
+    let sandbox = Sandbox::new("owndevices");
+    let mut spec = sandbox.script(
+        "echo x > /dev/null && head -c 2 /dev/zero | wc -c && echo > /dev/ptmx && echo terminal; \
+         mknod /tmp/mem c 1 1 && cat /tmp/mem",
+    );
+    let rules = serde_json::from_str(r#"[{"allow":false,"access":"rwm"}]"#).expect("rules");
+    set_resources(&mut spec, |r| {
+        r.set_devices(Some(rules));
+    });
+    let outcome = sandbox.run(&spec);
+    assert_eq!(outcome.stdout, "2\nterminal\n", "{outcome:?}");
+    assert!(outcome.stderr.contains("not permitted"), "{outcome:?}");
+}
+
 /// On a machine with both versions, the filter of version 2 is tried by hiding version 1.
 #[test]
 fn devices_are_filtered_by_the_program() {
@@ -317,15 +334,15 @@ fn runtime_processes_and_the_parent() {
         .spawn()
         .expect("spawn");
     let pid = child.id() as i32;
-    container::cgroup::enter(&sandbox.parent, "shims", pid).expect("enter");
-    container::cgroup::enter(&sandbox.parent, "shims", pid).expect("twice");
-    let shims = Cgroup::open(&sandbox.parent, "shims").expect("open");
+    container::cgroup::enter(&sandbox.parent, SHIMS, pid).expect("enter");
+    container::cgroup::enter(&sandbox.parent, SHIMS, pid).expect("twice");
+    let shims = Cgroup::open(&sandbox.parent, SHIMS).expect("open");
     assert_eq!(shims.procs().expect("procs"), [pid]);
     child.kill().expect("kill");
     child.wait().expect("wait");
     container::cgroup::remove_parent(&sandbox.parent).expect("remove");
     assert!(matches!(
-        Cgroup::open(&sandbox.parent, "shims"),
+        Cgroup::open(&sandbox.parent, SHIMS),
         Err(CgroupError::NotFound(_))
     ));
 }

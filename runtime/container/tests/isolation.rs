@@ -1,20 +1,10 @@
 //! What a program in a container sees, and what it does not.
 
 mod common;
-use common::{Sandbox, set_linux, set_process};
-use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder};
+use common::{Sandbox, mount, set_linux, set_process};
+use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType};
 use std::fs;
 use std::os::unix::fs::symlink;
-
-fn mount(to: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
-    MountBuilder::default()
-        .destination(to)
-        .typ(kind)
-        .source(source)
-        .options(options.iter().map(|o| (*o).to_string()).collect::<Vec<_>>())
-        .build()
-        .expect("mount")
-}
 
 #[test]
 fn all_six_namespaces_differ() {
@@ -69,6 +59,19 @@ fn no_path_of_the_host() {
         "{mounts}"
     );
     sandbox.assert_clean();
+}
+
+/// As whoever gives a container all devices of the host does.
+#[test]
+fn a_listed_multiplexer_is_the_containers_own() {
+    let sandbox = Sandbox::new("ptmx");
+    let mut spec = sandbox.script("readlink /dev/ptmx; stat -c %t:%T /dev/kmsg");
+    let devices = r#"[{"path":"/dev/ptmx","type":"c","major":5,"minor":2,"fileMode":438},
+        {"path":"/dev/kmsg","type":"c","major":1,"minor":11}]"#;
+    set_linux(&mut spec, |linux| {
+        linux.set_devices(serde_json::from_str(devices).expect("devices"));
+    });
+    assert_eq!(sandbox.run(&spec).ok(), "pts/ptmx\n1:b");
 }
 
 #[test]

@@ -40,8 +40,8 @@ fn fields_that_are_not_supported() {
     let json = |text: &str| serde_json::from_str(text).expect("json");
     for (text, words) in [
         (
-            r#"{"linux":{"seccomp":{"defaultAction":"SCMP_ACT_ERRNO"}}}"#,
-            vec!["linux.seccomp", "not supported"],
+            r#"{"linux":{"seccomp":{"defaultAction":"SCMP_ACT_NOTIFY","defaultErrnoRet":null}}}"#,
+            vec!["linux.seccomp.defaultAction", "not supported"],
         ),
         (
             r#"{"hooks":{"poststop":[{"path":"/bin/true"}]}}"#,
@@ -49,7 +49,23 @@ fn fields_that_are_not_supported() {
         ),
         (
             r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"user"}]}}"#,
-            vec!["namespaces[1]", "user"],
+            vec!["linux.uidMappings", "missing"],
+        ),
+        (
+            r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"user"}],"uidMappings":[{"containerID":0,"hostID":1,"size":0}],"gidMappings":[{"containerID":0,"hostID":1,"size":1}]}}"#,
+            vec!["linux.uidMappings", "empty"],
+        ),
+        (
+            r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"network","path":"/proc/self/ns/uts"}]}}"#,
+            vec!["linux.namespaces[1].path", "not a net namespace"],
+        ),
+        (
+            r#"{"linux":{"timeOffsets":{"boottime":{"secs":1}}}}"#,
+            vec!["linux.timeOffsets", "time namespace"],
+        ),
+        (
+            r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"time"}],"timeOffsets":{"realtime":{"secs":1}}}}"#,
+            vec!["linux.timeOffsets.realtime"],
         ),
         (
             r#"{"linux":{"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}}"#,
@@ -57,31 +73,47 @@ fn fields_that_are_not_supported() {
         ),
         (r#"{"process":{"terminal":true}}"#, vec!["process.terminal"]),
         (
-            r#"{"process":{"apparmorProfile":"x"}}"#,
-            vec!["process.apparmorProfile"],
-        ),
-        (
             r#"{"process":{"selinuxLabel":"x"}}"#,
-            vec!["process.selinuxLabel"],
+            vec!["process.selinuxLabel", "SELinux"],
         ),
         (
-            r#"{"linux":{"cgroupsPath":"/x"}}"#,
-            vec!["linux.cgroupsPath"],
+            r#"{"linux":{"mountLabel":"x"}}"#,
+            vec!["linux.mountLabel", "SELinux"],
         ),
         (
-            r#"{"linux":{"rootfsPropagation":"shared"}}"#,
+            r#"{"process":{"scheduler":{"policy":"SCHED_OTHER","nice":20}}}"#,
+            vec!["process.scheduler.nice"],
+        ),
+        (
+            r#"{"process":{"scheduler":{"policy":"SCHED_FIFO"}}}"#,
+            vec!["process.scheduler.priority"],
+        ),
+        (
+            r#"{"process":{"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":8}}}"#,
+            vec!["process.ioPriority"],
+        ),
+        (
+            r#"{"process":{"execCPUAffinity":{"initial":"3-1"}}}"#,
+            vec!["process.execCPUAffinity.initial", "backwards"],
+        ),
+        (
+            r#"{"linux":{"memoryPolicy":{"mode":"MPOL_BIND","nodes":"3-1"}}}"#,
+            vec!["linux.memoryPolicy.nodes", "backwards"],
+        ),
+        (
+            r#"{"linux":{"rootfsPropagation":"public"}}"#,
             vec!["linux.rootfsPropagation"],
         ),
         (
-            r#"{"linux":{"personality":{"domain":"LINUX32"}}}"#,
-            vec!["linux.personality"],
+            r#"{"linux":{"personality":{"domain":"LINUX32","flags":["X"]}}}"#,
+            vec!["linux.personality.flags"],
         ),
         (
-            r#"{"linux":{"resources":{"blockIO":{"weight":10}}}}"#,
+            r#"{"linux":{"resources":{"blockIO":{"weight":5}}}}"#,
             vec!["linux.resources.blockIO"],
         ),
         (
-            r#"{"linux":{"resources":{"unified":{"memory.high":"1"}}}}"#,
+            r#"{"linux":{"resources":{"unified":{"../memory.high":"1"}}}}"#,
             vec!["linux.resources.unified"],
         ),
         (
@@ -93,12 +125,20 @@ fn fields_that_are_not_supported() {
             vec!["memory.kernel"],
         ),
         (
-            r#"{"mounts":[{"destination":"/proc/cpuinfo","type":"bind","source":"/etc/passwd","options":["bind"]}]}"#,
+            r#"{"mounts":[{"destination":"/proc/version","type":"bind","source":"/etc/passwd","options":["bind"]}]}"#,
             vec!["mounts[0].destination", "/proc"],
         ),
         (
             r#"{"mounts":[{"destination":"/x","type":"bind","source":"/etc","options":["bind","idmap"]}]}"#,
-            vec!["mounts[0].options", "idmap"],
+            vec!["mounts[0].uidMappings", "no maps"],
+        ),
+        (
+            r#"{"mounts":[{"destination":"/x","type":"tmpfs","options":["idmap"]}]}"#,
+            vec!["mounts[0].options", "bind"],
+        ),
+        (
+            r#"{"mounts":[{"destination":"/x","type":"bind","source":"/etc","options":["bind"],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}]}"#,
+            vec!["mounts[0].uidMappings", "idmap"],
         ),
     ] {
         refused(&sandbox, json(text), &words);
@@ -126,6 +166,14 @@ fn values_that_make_no_sense() {
         ),
         (r#"{"process":{"cwd":"/a/../b"}}"#, vec!["process.cwd"]),
         (
+            r#"{"process":{"user":{"uid":4294967295,"gid":0}}}"#,
+            vec!["process.user.uid", "no id"],
+        ),
+        (
+            r#"{"process":{"user":{"uid":0,"gid":4294967295}}}"#,
+            vec!["process.user.gid", "no id"],
+        ),
+        (
             r#"{"process":{"oomScoreAdj":1001}}"#,
             vec!["process.oomScoreAdj"],
         ),
@@ -139,7 +187,7 @@ fn values_that_make_no_sense() {
         ),
         (
             r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#,
-            vec!["mount namespace"],
+            vec!["mounts", "mount namespace"],
         ),
         (
             r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"mount"}]}}"#,
@@ -148,6 +196,18 @@ fn values_that_make_no_sense() {
         (
             r#"{"linux":{"namespaces":[{"type":"mount"}]},"hostname":"x"}"#,
             vec!["hostname", "UTS"],
+        ),
+        (
+            r#"{"hooks":{"createRuntime":[{"path":"true"}]}}"#,
+            vec!["hooks.createRuntime[0].path", "absolute"],
+        ),
+        (
+            r#"{"hooks":{"poststop":[{"path":"/bin/true","timeout":0}]}}"#,
+            vec!["hooks.poststop[0].timeout"],
+        ),
+        (
+            r#"{"process":{"rlimits":[{"type":"RLIMIT_CORE","soft":0,"hard":1},{"type":"RLIMIT_CORE","soft":0,"hard":1}]}}"#,
+            vec!["process.rlimits[1]", "second"],
         ),
         (
             r#"{"linux":{"sysctl":{"kernel.panic":"1"}}}"#,
@@ -265,6 +325,18 @@ fn limits_without_a_cgroup() {
     options.cgroup = None;
     let outcome = sandbox.run_with(&sandbox.script("true"), options);
     assert!(outcome.error.is_some_and(|e| e.contains("linux.resources")));
+    let mut spec = sandbox.script("true");
+    set_linux(&mut spec, |l| {
+        l.set_resources(None).set_cgroups_path(Some("/x".into()));
+    });
+    let mut options = sandbox.options();
+    options.cgroup = None;
+    let outcome = sandbox.run_with(&spec, options);
+    assert!(
+        outcome
+            .error
+            .is_some_and(|e| e.contains("linux.cgroupsPath"))
+    );
     let mut spec = sandbox.script("true");
     set_resources(&mut spec, |r| *r = Default::default());
     set_linux(&mut spec, |l| {

@@ -1,9 +1,11 @@
 //! Which devices a container may use: by files in version 1, by a small program in version 2.
 
+use super::dir::Dir;
 use super::error::{CgroupError, Result};
-use super::tree::{file_error, write};
-use super::{Cgroup, Version};
+use super::group::Cgroup;
+use super::layout::Version;
 use crate::sys::{self, BpfInsn};
+use nix::errno::Errno;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 const MKNOD: u8 = 1;
@@ -11,57 +13,113 @@ const READ: u8 = 2;
 const WRITE: u8 = 4;
 const ALL: u8 = MKNOD | READ | WRITE;
 
+/// Refuses rules that make no sense.
+pub(super) fn check(rules: &[LinuxDeviceCgroup]) -> Result<()> {
+    Filter::of(rules).map(drop)
+}
+
 /// Applies the rules in order; the last that matches decides. Without any rule nothing is
-/// filtered.
+/// changed. In place of rules applied before there is no moment in which more is allowed than
+/// by the old or the new ones.
 pub(super) fn apply(cgroup: &Cgroup, rules: &[LinuxDeviceCgroup]) -> Result<()> {
     if rules.is_empty() {
         return Ok(());
     }
-    if let Some((Version::V1, dir)) = cgroup.controller("devices") {
-        for rule in rules {
-            let file = if rule.allow() {
-                "devices.allow"
-            } else {
-                "devices.deny"
-            };
-            write(&dir.join(file), &line(rule)?)?;
-        }
-        return Ok(());
+    let filter = Filter::of(rules)?;
+    if let Some((Version::V1, dir)) = cgroup.controller_dir("devices")? {
+        return apply_v1(&dir, &filter, rules);
     }
-    let Some(dir) = cgroup.v2_directory() else {
-        return Err(CgroupError::NoController {
-            field: "devices",
-            controller: "devices",
-        });
+    match cgroup.v2_dir()? {
+        Some(dir) => apply_v2(&dir, &filter),
+        None => Err(CgroupError::NoController {
+            field: "devices".into(),
+            controller: "devices".into(),
+        }),
+    }
+}
+
+fn apply_v1(dir: &Dir, filter: &Filter, rules: &[LinuxDeviceCgroup]) -> Result<()> {
+    let write = |allow: bool, line: &str| {
+        let file = if allow {
+            "devices.allow"
+        } else {
+            "devices.deny"
+        };
+        dir.write(file, line)
     };
-    let mut filter = Filter::default();
-    for rule in rules {
-        filter.add(rule)?;
+    // Of a list of what is denied the kernel does not tell the entries.
+    let current = Filter::of_list(&dir.read("devices.list")?);
+    let Some(current) = current.filter(|_| !filter.allow) else {
+        return rules
+            .iter()
+            .try_for_each(|rule| write(rule.allow(), &line(rule)?));
+    };
+    // Only the difference: what stays allowed is never denied in between.
+    let added = filter.exceptions.iter().map(|e| (true, *e, &current));
+    let removed = current.exceptions.iter().map(|e| (false, *e, filter));
+    for (allow, exception, other) in added.chain(removed) {
+        let known = other.access_of(&exception);
+        let access = exception.access & !known;
+        if access != 0 {
+            write(
+                allow,
+                &Exception {
+                    access,
+                    ..exception
+                }
+                .line(),
+            )?;
+        }
     }
-    let fd = std::fs::File::open(&dir).map_err(|error| file_error("open", &dir, None, error))?;
-    sys::attach_device_program(&fd, &filter.program())
-        .map_err(|errno| CgroupError::DeviceFilter { path: dir, errno })
+    Ok(())
+}
+
+fn apply_v2(dir: &Dir, filter: &Filter) -> Result<()> {
+    let failed = |action| {
+        move |errno: Errno| CgroupError::DeviceFilter {
+            action,
+            path: dir.path().into(),
+            errno,
+        }
+    };
+    let fd = dir.readable()?;
+    let program =
+        sys::load_device_program(&filter.program()).map_err(failed("load device filter"))?;
+    let mut old = sys::our_device_programs(&fd)
+        .map_err(failed("look for older device filters"))?
+        .into_iter();
+    sys::attach_device_program(&fd, &program, old.next().as_ref())
+        .map_err(failed("attach device filter"))?;
+    // All attached programs must allow; one that is left over would forbid what is allowed now.
+    for program in old {
+        sys::detach_device_program(&fd, &program).map_err(failed("detach older device filter"))?;
+    }
+    Ok(())
 }
 
 /// A rule as version 1 writes it: `c 1:3 rwm`.
 fn line(rule: &LinuxDeviceCgroup) -> Result<String> {
-    let kind = match kind(rule)? {
-        None => return Ok("a".into()),
-        Some(Kind::Block) => 'b',
-        Some(Kind::Char) => 'c',
+    let Some(kind) = kind(rule)? else {
+        return Ok("a".into());
     };
-    let number = |n: Option<i64>| n.filter(|n| *n >= 0).map_or("*".into(), |n| n.to_string());
-    let access = access(rule)?;
-    let letters: String = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
-        .iter()
-        .filter(|(bit, _)| access & bit != 0)
-        .map(|(_, letter)| letter)
-        .collect();
-    Ok(format!(
-        "{kind} {}:{} {letters}",
-        number(rule.major()),
-        number(rule.minor())
-    ))
+    let exception = Exception {
+        kind,
+        major: number(rule.major())?,
+        minor: number(rule.minor())?,
+        access: access(rule)?,
+    };
+    Ok(exception.line())
+}
+
+/// `None` is every number.
+fn number(number: Option<i64>) -> Result<Option<u32>> {
+    match number.filter(|number| *number != -1) {
+        None => Ok(None),
+        Some(number) => u32::try_from(number).map(Some).map_err(|_| {
+            let reason = format!("{number} is no major or minor number");
+            CgroupError::invalid("devices", reason)
+        }),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +137,7 @@ fn kind(rule: &LinuxDeviceCgroup) -> Result<Option<Kind>> {
                 || access(rule)? != ALL;
             if partial {
                 let reason = "a rule for all types of device can only be for all devices";
-                return Err(CgroupError::Unsupported {
-                    field: "devices".into(),
-                    reason,
-                });
+                return Err(CgroupError::unsupported("devices", reason));
             }
             Ok(None)
         }
@@ -90,10 +145,7 @@ fn kind(rule: &LinuxDeviceCgroup) -> Result<Option<Kind>> {
         Some(LinuxDeviceType::C | LinuxDeviceType::U) => Ok(Some(Kind::Char)),
         Some(LinuxDeviceType::P) => {
             let reason = "a FIFO is no device";
-            Err(CgroupError::Unsupported {
-                field: "devices".into(),
-                reason,
-            })
+            Err(CgroupError::unsupported("devices", reason))
         }
     }
 }
@@ -107,10 +159,7 @@ fn access(rule: &LinuxDeviceCgroup) -> Result<u8> {
             'm' => MKNOD,
             _ => {
                 let reason = "access is made of the letters r, w and m";
-                return Err(CgroupError::Unsupported {
-                    field: "devices.access".into(),
-                    reason,
-                });
+                return Err(CgroupError::unsupported("devices.access", reason));
             }
         };
     }
@@ -133,35 +182,106 @@ struct Exception {
     access: u8,
 }
 
+impl Exception {
+    fn is_for(&self, other: &Self) -> bool {
+        (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
+    }
+
+    /// As version 1 writes it: `c 1:3 rwm`.
+    fn line(&self) -> String {
+        let kind = match self.kind {
+            Kind::Block => 'b',
+            Kind::Char => 'c',
+        };
+        let number = |n: Option<u32>| n.map_or("*".into(), |n| n.to_string());
+        let letters: String = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+            .iter()
+            .filter(|(bit, _)| self.access & bit != 0)
+            .map(|(_, letter)| letter)
+            .collect();
+        let (major, minor) = (number(self.major), number(self.minor));
+        format!("{kind} {major}:{minor} {letters}")
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_whitespace();
+        let kind = match fields.next()? {
+            "b" => Kind::Block,
+            "c" => Kind::Char,
+            _ => return None,
+        };
+        let (major, minor) = fields.next()?.split_once(':')?;
+        let number = |text: &str| match text {
+            "*" => Some(None),
+            text => text.parse::<u32>().ok().map(Some),
+        };
+        let mut access = 0;
+        for letter in fields.next()?.chars() {
+            access |= match letter {
+                'r' => READ,
+                'w' => WRITE,
+                'm' => MKNOD,
+                _ => return None,
+            };
+        }
+        Some(Self {
+            kind,
+            major: number(major)?,
+            minor: number(minor)?,
+            access,
+        })
+    }
+}
+
 impl Filter {
+    fn of(rules: &[LinuxDeviceCgroup]) -> Result<Self> {
+        let mut filter = Self::default();
+        for rule in rules {
+            filter.add(rule)?;
+        }
+        Ok(filter)
+    }
+
+    /// From `devices.list` of version 1; `None` when all but some is allowed.
+    fn of_list(list: &str) -> Option<Self> {
+        let exceptions = list.lines().map(Exception::parse).collect::<Option<_>>()?;
+        Some(Self {
+            allow: false,
+            exceptions,
+        })
+    }
+
+    /// The access to exactly these devices that is an exception.
+    fn access_of(&self, exception: &Exception) -> u8 {
+        let mut exceptions = self.exceptions.iter();
+        exceptions
+            .find(|known| known.is_for(exception))
+            .map_or(0, |known| known.access)
+    }
+
     fn add(&mut self, rule: &LinuxDeviceCgroup) -> Result<()> {
         let Some(kind) = kind(rule)? else {
             self.allow = rule.allow();
             self.exceptions.clear();
             return Ok(());
         };
-        let number = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
-        let (major, minor) = (number(rule.major()), number(rule.minor()));
-        let access = access(rule)?;
-        let known = self
-            .exceptions
-            .iter_mut()
-            .find(|e| (e.kind, e.major, e.minor) == (kind, major, minor));
+        let new = Exception {
+            kind,
+            major: number(rule.major())?,
+            minor: number(rule.minor())?,
+            access: access(rule)?,
+        };
+        let known = self.exceptions.iter_mut().find(|e| e.is_for(&new));
         if rule.allow() == self.allow {
             // Takes an earlier exception back.
             if let Some(known) = known {
-                known.access &= !access;
+                known.access &= !new.access;
             }
             self.exceptions.retain(|e| e.access != 0);
         } else if let Some(known) = known {
-            known.access |= access;
+            known.access |= new.access;
         } else {
-            self.exceptions.push(Exception {
-                kind,
-                major,
-                minor,
-                access,
-            });
+            self.exceptions.push(new);
         }
         Ok(())
     }

@@ -1,9 +1,8 @@
-//! Which hierarchies a machine has, and what a new cgroup needs before it can be used.
+//! Which hierarchies a machine has.
 
+use super::dir::{Dir, file_error};
 use super::error::{CgroupError, Result};
-use super::tree::{file_error, read, write};
-use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
-use std::io;
+use nix::errno::Errno;
 use std::path::{Path, PathBuf};
 
 /// The version of a hierarchy.
@@ -33,6 +32,9 @@ pub struct Hierarchy {
     pub version: Version,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
+    /// The cgroup of the hierarchy that is the root of the mount, as `/proc/self/cgroup` counts:
+    /// not `/` where only a part is mounted, as in a container without a cgroup namespace.
+    pub root: PathBuf,
     /// The controllers it has; of a named hierarchy its `name=...`.
     pub controllers: Vec<String>,
 }
@@ -55,33 +57,28 @@ pub struct Layout {
     pub hierarchies: Vec<Hierarchy>,
 }
 
-/// The controllers that are handed down in version 2. Memory first: it is the one that refuses a
-/// cgroup with processes before anything about that cgroup is changed.
-const MANAGED: [&str; 4] = ["memory", "pids", "cpu", "cpuset"];
-
 impl Layout {
     /// Reads it from the mount table and the kernel.
     ///
     /// # Errors
     /// The mount table cannot be read, or nothing usable is in it.
     pub fn detect() -> Result<Self> {
-        let mountinfo = read(Path::new("/proc/self/mountinfo"))?;
+        let path = Path::new("/proc/self/mountinfo");
+        let mountinfo = std::fs::read_to_string(path).map_err(|error| {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+            file_error("read", path, None, errno)
+        })?;
         let mut layout = Self::parse(&mountinfo);
         layout.hierarchies.retain_mut(|hierarchy| {
             // A mount may be hidden by a later one on the same place.
-            let Ok(found) = statfs(&hierarchy.mountpoint) else {
+            let Ok(root) = Dir::mount(hierarchy) else {
                 return false;
             };
-            match hierarchy.version {
-                Version::V1 => found.filesystem_type() == CGROUP_SUPER_MAGIC,
-                Version::V2 => {
-                    let list = read(&hierarchy.mountpoint.join("cgroup.controllers"));
-                    hierarchy.controllers = list
-                        .map(|list| list.split_whitespace().map(Into::into).collect())
-                        .unwrap_or_default();
-                    found.filesystem_type() == CGROUP2_SUPER_MAGIC
-                }
+            if hierarchy.version == Version::V2 {
+                let list = root.read("cgroup.controllers").unwrap_or_default();
+                hierarchy.controllers = list.split_whitespace().map(Into::into).collect();
             }
+            true
         });
         if layout.hierarchies.is_empty() {
             Err(CgroupError::NoHierarchy)
@@ -93,18 +90,20 @@ impl Layout {
     /// From the text of `/proc/<pid>/mountinfo` (proc_pid_mountinfo(5)). Of version 2 the
     /// controllers are not in it.
     fn parse(mountinfo: &str) -> Self {
-        let mut seen = Vec::new();
-        let mut hierarchies = Vec::new();
+        let mut hierarchies: Vec<(&str, Hierarchy)> = Vec::new();
         for line in mountinfo.lines() {
             let Some((mount, filesystem)) = line.split_once(" - ") else {
                 continue;
             };
             let mut mount = mount.split(' ').skip(2);
-            let (Some(device), Some(_root), Some(mountpoint), Some(options)) =
+            let (Some(device), Some(root), Some(mountpoint), Some(options)) =
                 (mount.next(), mount.next(), mount.next(), mount.next())
             else {
                 continue;
             };
+            // What is mounted later on the same place hides what was there, of whatever kind.
+            let place = unescape(mountpoint);
+            hierarchies.retain(|(_, hidden)| hidden.mountpoint != place);
             let mut filesystem = filesystem.split(' ');
             let (Some(kind), Some(_source), Some(super_options)) =
                 (filesystem.next(), filesystem.next(), filesystem.next())
@@ -116,11 +115,10 @@ impl Layout {
                 "cgroup2" => Version::V2,
                 _ => continue,
             };
-            // Mounted read-only it is for looking at; mounted twice it is one hierarchy.
-            if options.split(',').any(|o| o == "ro") || seen.contains(&device) {
+            // Mounted read-only it is for looking at.
+            if options.split(',').any(|o| o == "ro") {
                 continue;
             }
-            seen.push(device);
             let controllers = match version {
                 Version::V1 => super_options
                     .split(',')
@@ -129,12 +127,23 @@ impl Layout {
                     .collect(),
                 Version::V2 => Vec::new(),
             };
-            hierarchies.push(Hierarchy {
+            let found = Hierarchy {
                 version,
-                mountpoint: unescape(mountpoint),
+                mountpoint: place,
+                root: unescape(root),
                 controllers,
-            });
+            };
+            // Mounted twice it is one hierarchy, of which the mount that shows more is used.
+            match hierarchies.iter_mut().find(|(seen, _)| *seen == device) {
+                None => hierarchies.push((device, found)),
+                Some((_, seen)) => {
+                    if seen.root != found.root && seen.root.starts_with(&found.root) {
+                        *seen = found;
+                    }
+                }
+            }
         }
+        let hierarchies = hierarchies.into_iter().map(|(_, h)| h).collect();
         Self { hierarchies }
     }
 
@@ -153,11 +162,6 @@ impl Layout {
         self.hierarchies
             .iter()
             .find(|h| h.controllers.iter().any(|c| c == name))
-    }
-
-    pub(super) fn v1(&self, controller: &str) -> Option<&Hierarchy> {
-        self.with_controller(controller)
-            .filter(|h| h.version == Version::V1)
     }
 }
 
@@ -198,62 +202,6 @@ fn unescape(text: &str) -> PathBuf {
     result.into()
 }
 
-/// A new cpuset of version 1 has no CPU and no memory node and takes no process; it gets those
-/// of its parent.
-pub(super) fn prepare_cpuset(hierarchy: &Hierarchy, directory: &Path) -> Result<()> {
-    if hierarchy.version != Version::V1 || !hierarchy.controllers.iter().any(|c| c == "cpuset") {
-        return Ok(());
-    }
-    let Some(parent) = directory.parent() else {
-        return Ok(());
-    };
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if read(&directory.join(file))?.trim().is_empty() {
-            write(&directory.join(file), read(&parent.join(file))?.trim())?;
-        }
-    }
-    Ok(())
-}
-
-/// Hands the managed controllers down to the children of `directory` (version 2).
-pub(super) fn enable_controllers(hierarchy: &Hierarchy, directory: &Path) -> Result<()> {
-    if hierarchy.version != Version::V2 {
-        return Ok(());
-    }
-    let available = read(&directory.join("cgroup.controllers"))?;
-    let file = directory.join("cgroup.subtree_control");
-    let enabled = read(&file)?;
-    let has = |list: &str, name: &str| list.split_whitespace().any(|c| c == name);
-    for controller in MANAGED {
-        if !has(&available, controller) || has(&enabled, controller) {
-            continue;
-        }
-        match write(&file, &format!("+{controller}")) {
-            Ok(()) => {}
-            Err(CgroupError::File { source, .. }) if is_busy(&source) => {
-                return Err(CgroupError::InternalProcesses {
-                    controller: controller.into(),
-                    path: directory.into(),
-                });
-            }
-            // The cpu controller is refused where real-time threads run; limits that need it
-            // fail then, by name.
-            Err(CgroupError::File { source, .. })
-                if source.raw_os_error() == Some(libc::EINVAL) => {}
-            Err(CgroupError::File { source, .. }) => {
-                return Err(file_error("write", &file, Some(controller), source));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn is_busy(error: &io::Error) -> bool {
-    // The second is the answer once a controller that threads may share was enabled before.
-    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,10 +214,23 @@ mod tests {
              40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
              41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n\
              50 31 0:38 / /other\\040place rw - cgroup2 cgroup2 rw\n\
-             51 31 0:39 / /looking ro - cgroup cgroup rw,pids\n",
+             51 31 0:39 / /looking ro - cgroup cgroup rw,pids\n\
+             52 31 0:40 /part /part rw - cgroup cgroup rw,devices\n\
+             53 31 0:40 / /whole rw - cgroup cgroup rw,devices\n\
+             54 31 0:41 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n\
+             55 54 0:41 /docker/abc /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n",
         );
         assert_eq!(layout.kind(), LayoutKind::Mixed);
-        assert_eq!(layout.hierarchies.len(), 3);
+        assert_eq!(layout.hierarchies.len(), 5);
+        let mounted = |name| {
+            let hierarchy = layout.with_controller(name).expect(name);
+            (hierarchy.mountpoint.to_str(), hierarchy.root.to_str())
+        };
+        assert_eq!(mounted("devices"), (Some("/whole"), Some("/")));
+        assert_eq!(
+            mounted("blkio"),
+            (Some("/sys/fs/cgroup/blkio"), Some("/docker/abc"))
+        );
         assert_eq!(layout.hierarchies[0].controllers, ["cpu", "cpuacct"]);
         assert_eq!(layout.hierarchies[1].controllers, ["name=systemd"]);
         assert_eq!(

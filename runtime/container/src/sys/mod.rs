@@ -2,11 +2,18 @@
 
 mod bpf;
 mod mount;
+mod namespace;
 mod proc;
+mod schedule;
+mod seccomp;
+pub mod terminal;
 
-pub use bpf::{BpfInsn, attach_device_program};
+pub use bpf::*;
 pub use mount::*;
+pub use namespace::*;
 pub use proc::*;
+pub use schedule::*;
+pub use seccomp::*;
 
 use nix::errno::Errno;
 use std::ffi::CString;

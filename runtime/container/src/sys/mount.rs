@@ -11,6 +11,9 @@ const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 1;
+const FSPICK_EMPTY_PATH: libc::c_uint = 8;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -28,6 +31,7 @@ pub mod attr {
     pub const NOATIME: u64 = 0x10;
     pub const STRICTATIME: u64 = 0x20;
     pub const NODIRATIME: u64 = 0x80;
+    pub const IDMAP: u64 = 0x0010_0000;
     pub const NOSYMFOLLOW: u64 = 0x0020_0000;
 }
 
@@ -84,9 +88,38 @@ impl FsContext {
         self.config(FSCONFIG_SET_FLAG, Some(&text(key)?), None)
     }
 
-    /// Creates the superblock and returns a detached mount of it with these `attr` flags.
+    /// The file system of a mount, to be reconfigured (`fspick(2)`).
+    pub fn pick(mount: impl AsFd) -> Result<Self, Errno> {
+        let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+        let dir = mount.as_fd().as_raw_fd();
+        // SAFETY: the path is the empty string.
+        new_fd(unsafe { libc::syscall(libc::SYS_fspick, dir, c"".as_ptr(), flags) }).map(Self)
+    }
+
+    /// Creates the superblock.
+    pub fn create(&self) -> Result<(), Errno> {
+        self.config(FSCONFIG_CMD_CREATE, None, None)
+    }
+
+    /// Applies what was set to a file system that was picked.
+    pub fn reconfigure(&self) -> Result<(), Errno> {
+        self.config(FSCONFIG_CMD_RECONFIGURE, None, None)
+    }
+
+    /// What the kernel says about the last failure; empty where it says nothing.
+    pub fn complaint(&self) -> String {
+        let mut buffer = [0u8; 512];
+        let messages = std::iter::from_fn(|| {
+            let length = nix::unistd::read(&self.0, &mut buffer).ok()?;
+            let text = String::from_utf8_lossy(buffer.get(..length)?).into_owned();
+            // "e " is an error, others are warnings and information.
+            Some(text.strip_prefix("e ").unwrap_or(&text).trim().to_string())
+        });
+        messages.collect::<Vec<_>>().join("; ")
+    }
+
+    /// A detached mount of the superblock with these `attr` flags.
     pub fn mount(self, attrs: u64) -> Result<OwnedFd, Errno> {
-        self.config(FSCONFIG_CMD_CREATE, None, None)?;
         // SAFETY: no pointers.
         new_fd(unsafe {
             libc::syscall(
@@ -156,6 +189,21 @@ pub fn mount_setattr(
         propagation,
         userns_fd: 0,
     };
+    setattr(mount, recursive, &attr)
+}
+
+/// Maps the ids of a detached mount through those of a user namespace (`MOUNT_ATTR_IDMAP`).
+pub fn mount_idmap(mount: impl AsFd, recursive: bool, namespace: impl AsFd) -> Result<(), Errno> {
+    let attr = MountAttr {
+        attr_set: attr::IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_fd().as_raw_fd() as u64,
+    };
+    setattr(mount, recursive, &attr)
+}
+
+fn setattr(mount: impl AsFd, recursive: bool, attr: &MountAttr) -> Result<(), Errno> {
     let recursive = if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is empty, `attr` is a valid `struct mount_attr` of the size given.
     let result = unsafe {
@@ -164,7 +212,7 @@ pub fn mount_setattr(
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH as libc::c_uint | recursive,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

@@ -26,11 +26,24 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// Whose child the new process is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// That of the caller.
+    Caller,
+    /// That of the caller's own parent (`CLONE_PARENT`).
+    Callers,
+}
+
 /// Copies this process into new namespaces and, where given, into a cgroup (v2) at birth.
 ///
 /// The caller must have one thread: the child goes on with a copy of its memory, in which locks
 /// held by other threads would stay locked. [`is_single_threaded`] tells.
-pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+pub fn clone3(
+    namespaces: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    parent: Parent,
+) -> Result<Cloned, Errno> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
         flags: namespaces | libc::CLONE_PIDFD as u64,
@@ -38,6 +51,10 @@ pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
+    if parent == Parent::Callers {
+        args.flags |= libc::CLONE_PARENT as u64;
+        args.exit_signal = 0; // the caller's own, which is SIGCHLD too
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP does not fit libc's c_int
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -68,6 +85,15 @@ pub fn is_single_threaded() -> bool {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+/// Joins a new session keyring (`keyctl(2)`, `KEYCTL_JOIN_SESSION_KEYRING`).
+pub fn join_session_keyring() -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name means a keyring without one.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, anonymous) };
+    Errno::result(result).map(drop)
 }
 
 /// `pidfd_open(2)`.
@@ -105,14 +131,14 @@ pub fn reap_any() -> Result<Option<(i32, i32)>, Errno> {
     }
 }
 
-/// Marks every descriptor above stderr close-on-exec.
-pub fn cloexec_all() -> Result<(), Errno> {
+/// Marks every descriptor from `first` on close-on-exec.
+pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: no pointers; nothing is closed before an exec.
     let result = unsafe {
         libc::syscall(
             libc::SYS_close_range,
-            3u32,
+            first,
             libc::c_uint::MAX,
             CLOSE_RANGE_CLOEXEC,
         )
@@ -154,15 +180,6 @@ pub fn reset_signals() {
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
     }
-}
-
-/// Allows all CPUs; the kernel cuts it down to those of the cpuset.
-pub fn reset_affinity() -> Result<(), Errno> {
-    let mask = [0xffu8; 1024]; // 8192 CPUs, the most a kernel is built for
-    // SAFETY: `mask` is as long as said.
-    let result =
-        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
-    Errno::result(result).map(drop)
 }
 
 /// `setgroups(2)`.

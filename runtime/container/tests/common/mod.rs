@@ -2,8 +2,11 @@
 //! from a process with one thread.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod agent;
+pub mod probe;
+
 use container::{CreateOptions, Rootfs, Stdio, create, defaults, process};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Mount, MountBuilder, Process, Spec};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -125,13 +128,23 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        for name in ["task", "shims"] {
+        for name in ["task", container::cgroup::SHIMS] {
             if let Ok(cgroup) = container::Cgroup::open(&self.parent, name) {
                 let _ = cgroup.kill();
             }
         }
         let _ = container::cgroup::remove_parent(&self.parent);
     }
+}
+
+pub fn mount(to: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
+    MountBuilder::default()
+        .destination(to)
+        .typ(kind)
+        .source(source)
+        .options(options.iter().map(|o| (*o).to_string()).collect::<Vec<_>>())
+        .build()
+        .expect("mount")
 }
 
 pub fn set_process(spec: &mut Spec, change: impl FnOnce(&mut Process)) {

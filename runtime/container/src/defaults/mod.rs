@@ -1,5 +1,9 @@
 //! Docker's defaults, as values of the specification.
 
+mod seccomp;
+
+pub use seccomp::seccomp;
+
 use oci_spec::runtime::{
     Capabilities, Capability, Linux, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder,
     LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace,
@@ -9,7 +13,7 @@ use oci_spec::runtime::{
 use std::path::PathBuf;
 
 /// The version of the specification that this crate speaks.
-pub const OCI_VERSION: &str = "1.2.0";
+pub const OCI_VERSION: &str = "1.3.0";
 
 /// `PATH` of a program whose image names none.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -122,25 +126,20 @@ pub fn mounts() -> Vec<Mount> {
     ]
 }
 
-/// The device rules: nothing, except what is harmless. Nodes may be made (with `CAP_MKNOD`) but
-/// not used.
+/// The device rules: nothing, except what is harmless.
 pub fn device_rules() -> Vec<LinuxDeviceCgroup> {
+    let mut rules = vec![device_rule(false, LinuxDeviceType::A, None, None, "rwm")];
+    rules.extend(allowed_devices());
+    rules
+}
+
+/// What every container may do with devices: nodes may be made (with `CAP_MKNOD`), and the devices
+/// that every container has may be used.
+pub fn allowed_devices() -> Vec<LinuxDeviceCgroup> {
     use LinuxDeviceType as T;
-    let rule = |allow, kind, major, minor, access: &str| {
-        let mut rule = LinuxDeviceCgroupBuilder::default()
-            .build()
-            .unwrap_or_default();
-        rule.set_allow(allow)
-            .set_typ(Some(kind))
-            .set_major(major)
-            .set_minor(minor)
-            .set_access(Some(access.into()));
-        rule
-    };
     let mut rules = vec![
-        rule(false, T::A, None, None, "rwm"),
-        rule(true, T::C, None, None, "m"),
-        rule(true, T::B, None, None, "m"),
+        device_rule(true, T::C, None, None, "m"),
+        device_rule(true, T::B, None, None, "m"),
     ];
     // null, zero, full, random, urandom, tty, console, ptmx, pts
     let used = [
@@ -153,9 +152,28 @@ pub fn device_rules() -> Vec<LinuxDeviceCgroup> {
         (5, 1),
         (5, 2),
     ];
-    rules.extend(used.map(|(major, minor)| rule(true, T::C, Some(major), Some(minor), "rwm")));
-    rules.push(rule(true, T::C, Some(136), None, "rwm"));
+    let used = used.map(|(major, minor)| device_rule(true, T::C, Some(major), Some(minor), "rwm"));
+    rules.extend(used);
+    rules.push(device_rule(true, T::C, Some(136), None, "rwm"));
     rules
+}
+
+fn device_rule(
+    allow: bool,
+    kind: LinuxDeviceType,
+    major: Option<i64>,
+    minor: Option<i64>,
+    access: &str,
+) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroupBuilder::default()
+        .build()
+        .unwrap_or_default();
+    rule.set_allow(allow)
+        .set_typ(Some(kind))
+        .set_major(major)
+        .set_minor(minor)
+        .set_access(Some(access.into()));
+    rule
 }
 
 /// The namespaces of a container: all but the user's.
@@ -195,7 +213,7 @@ pub fn default_spec() -> Spec {
         .set_namespaces(Some(namespaces()))
         .set_masked_paths(Some(masked_paths()))
         .set_readonly_paths(Some(readonly_paths()))
-        .set_seccomp(None)
+        .set_seccomp(Some(seccomp(&capabilities())))
         .set_devices(None);
     let mut root: Root = RootBuilder::default().build().unwrap_or_default();
     root.set_path("rootfs".into()).set_readonly(Some(false));

@@ -1,0 +1,214 @@
+//! Maps of user and group ids between a user namespace and its parent (user_namespaces(7)).
+
+use crate::error::{ContainerError, Context, Setup, SetupFailure};
+use crate::sys::{self, Cloned};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use oci_spec::runtime::LinuxIdMapping;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+
+/// The most lines that the kernel takes in a map (Linux 4.15).
+const MAX_LINES: usize = 340;
+
+/// Maps for both kinds of id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdMaps {
+    uids: Vec<LinuxIdMapping>,
+    gids: Vec<LinuxIdMapping>,
+}
+
+impl IdMaps {
+    /// Checks and keeps them; `field` is where they are in the specification, for messages.
+    ///
+    /// # Errors
+    /// One list without the other, an empty range, ranges that overlap, too many of them.
+    pub fn new(
+        field: &str,
+        uids: &Option<Vec<LinuxIdMapping>>,
+        gids: &Option<Vec<LinuxIdMapping>>,
+    ) -> Result<Option<Self>, ContainerError> {
+        let uids = uids.as_deref().unwrap_or_default();
+        let gids = gids.as_deref().unwrap_or_default();
+        if uids.is_empty() && gids.is_empty() {
+            return Ok(None);
+        }
+        check(&format!("{field}uidMappings"), uids)?;
+        check(&format!("{field}gidMappings"), gids)?;
+        Ok(Some(Self {
+            uids: uids.into(),
+            gids: gids.into(),
+        }))
+    }
+
+    /// Gives them to the user namespace of a process, which has none yet.
+    ///
+    /// # Errors
+    /// The caller may not map these ids.
+    pub fn write(&self, pid: i32) -> Setup<()> {
+        // Without privilege in the parent namespace only one's own group may be mapped, and only
+        // by one who gives up setgroups(2), which could otherwise be used to leave a group.
+        let own = nix::unistd::getegid().as_raw();
+        let alone =
+            matches!(self.gids.as_slice(), [one] if one.size() == 1 && one.host_id() == own);
+        if alone && !nix::unistd::geteuid().is_root() {
+            let path = format!("/proc/{pid}/setgroups");
+            std::fs::write(&path, "deny").step("write", path)?;
+        }
+        write_map(pid, "uid_map", "newuidmap", &self.uids)?;
+        write_map(pid, "gid_map", "newgidmap", &self.gids)
+    }
+
+    /// A user namespace with these maps and nobody in it: what an id-mapped mount is made of
+    /// (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+    ///
+    /// # Errors
+    /// The caller may not map these ids.
+    pub fn namespace(&self) -> Result<OwnedFd, ContainerError> {
+        let system = |step| move |errno| ContainerError::System { step, errno };
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .map_err(system("make socket pair"))?;
+        let flags = libc::CLONE_NEWUSER as u64;
+        let cloned = sys::clone3(flags, None, sys::Parent::Caller)
+            .map_err(system("make user namespace for id-mapped mounts"))?;
+        let (pid, pidfd) = match cloned {
+            Cloned::Child => {
+                drop(ours);
+                // Until the other side closes, or its process is gone.
+                let _ = recv(theirs.as_raw_fd(), &mut [0], MsgFlags::empty());
+                sys::exit_now(0)
+            }
+            Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        };
+        drop(theirs);
+        let path = format!("/proc/{pid}/ns/user");
+        let namespace = self
+            .write(pid)
+            .and_then(|()| File::open(&path).step("open", &path));
+        drop(ours);
+        let _ = crate::process::wait_child(&pidfd); // it ends at once
+        Ok(namespace?.into())
+    }
+}
+
+fn check(field: &str, map: &[LinuxIdMapping]) -> Result<(), ContainerError> {
+    let invalid = |reason: &str| Err(ContainerError::invalid(field, reason));
+    if map.is_empty() {
+        return invalid("missing, though the other kind of id is mapped");
+    }
+    if map.len() > MAX_LINES {
+        return invalid("more than 340 ranges");
+    }
+    let end = |start: u32, line: &LinuxIdMapping| start.checked_add(line.size().checked_sub(1)?);
+    for (i, line) in map.iter().enumerate() {
+        let ends = (end(line.container_id(), line), end(line.host_id(), line));
+        let (Some(inner), Some(outer)) = ends else {
+            return invalid("a range is empty, or goes beyond the largest id");
+        };
+        for before in map.iter().take(i) {
+            let apart = |start: u32, last: u32, other: u32| {
+                start > other.saturating_add(before.size() - 1) || last < other
+            };
+            if !apart(line.container_id(), inner, before.container_id())
+                || !apart(line.host_id(), outer, before.host_id())
+            {
+                return invalid("ranges overlap");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_map(pid: i32, file: &str, helper: &str, map: &[LinuxIdMapping]) -> Setup<()> {
+    let path = format!("/proc/{pid}/{file}");
+    let lines: String = (map.iter())
+        .map(|line| {
+            let (inner, outer) = (line.container_id(), line.host_id());
+            format!("{inner} {outer} {}\n", line.size())
+        })
+        .collect();
+    let opened = File::options().write(true).open(&path);
+    // The kernel takes one write.
+    let written = opened.and_then(|mut file| file.write_all(lines.as_bytes()));
+    match written {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            by_helper(pid, helper, map, &path)
+        }
+        result => result.step("write", format!("{path} ({})", lines.trim_end())),
+    }
+}
+
+/// newuidmap(1) is what grants an ordinary user the ids of subuid(5); the kernel has no other way.
+fn by_helper(pid: i32, helper: &str, map: &[LinuxIdMapping], path: &str) -> Setup<()> {
+    let mut command = Command::new(helper);
+    command.env_clear().env("PATH", "/usr/bin:/bin");
+    command.arg(pid.to_string());
+    for line in map {
+        for number in [line.container_id(), line.host_id(), line.size()] {
+            command.arg(number.to_string());
+        }
+    }
+    let failed = |reason: String| SetupFailure {
+        errno: Errno::EPERM as i32,
+        ..SetupFailure::because("write", path, reason)
+    };
+    let output = command.output().map_err(|error| {
+        failed(format!(
+            "these ids are not the caller's own, and {helper}, which could grant them, cannot be \
+             started ({error})"
+        ))
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!("{helper}: {}", said.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxIdMappingBuilder;
+
+    fn line(container: u32, host: u32, size: u32) -> LinuxIdMapping {
+        LinuxIdMappingBuilder::default()
+            .container_id(container)
+            .host_id(host)
+            .size(size)
+            .build()
+            .expect("valid")
+    }
+
+    fn maps(lines: &[LinuxIdMapping]) -> Result<Option<IdMaps>, ContainerError> {
+        IdMaps::new("linux.", &Some(lines.into()), &Some(lines.into()))
+    }
+
+    #[test]
+    fn contradictions() {
+        for lines in [
+            vec![line(0, 0, 0)],
+            vec![line(u32::MAX, 0, 2)],
+            vec![line(0, u32::MAX, 2)],
+            vec![line(0, 0, 10), line(9, 100, 1)],
+            vec![line(0, 100, 10), line(20, 109, 1)],
+            vec![line(0, 0, 1); MAX_LINES + 1],
+        ] {
+            assert!(maps(&lines).is_err(), "{lines:?}");
+        }
+        let one = Some(vec![line(0, 0, 1)]);
+        assert!(IdMaps::new("linux.", &one, &None).is_err());
+        assert!(
+            IdMaps::new("linux.", &None, &None)
+                .expect("valid")
+                .is_none()
+        );
+        assert!(maps(&[line(0, 0, 1), line(u32::MAX, 5, 1)]).is_ok());
+    }
+}

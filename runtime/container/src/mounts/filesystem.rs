@@ -1,0 +1,208 @@
+//! Mounts of new file systems.
+
+use super::options::MountOptions;
+use super::{copy_up, is_bind, links_at, propagate, set_attributes, shown};
+use crate::error::{Context, Setup, SetupFailure};
+use crate::root::{Links, Root};
+use crate::sys::{self, FsContext, attr};
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use oci_spec::runtime::Mount;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// File systems of the kernel's own, whose files have labels already.
+const SHARED: [&str; 2] = ["proc", "sysfs"];
+
+/// Mounts a new file system at the destination.
+pub fn mount(root: &Root, entry: &Mount, options: &MountOptions, label: Option<&str>) -> Setup<()> {
+    let what = shown(entry);
+    let Some(fs_type) = entry.typ() else {
+        return Err(SetupFailure::because("mount", what, "no type given"));
+    };
+    let source = entry.source().as_ref().and_then(|s| s.to_str());
+    let mut data = options.data.clone();
+    if options.set & attr::RDONLY != 0 && source.is_some_and(|s| s.starts_with('/')) {
+        // A device that others may write to meanwhile, or that cannot be written.
+        data.push(("ro".into(), None));
+    }
+    if let Some(label) = label.filter(|l| !l.is_empty())
+        && !SHARED.contains(&fs_type.as_str())
+    {
+        data.push(("context".into(), Some(label.into())));
+    }
+    let links = match fs_type.as_str() {
+        "tmpfs" => links_at(entry.destination()),
+        _ => Links::Refuse,
+    };
+    let target = root.make_dir(entry.destination(), links)?;
+    // What is copied must be written first.
+    let at_first = options.set & !if options.copy_up { attr::RDONLY } else { 0 };
+    let mount = match new_file_system(fs_type, &data, source, at_first) {
+        Ok(mount) => mount,
+        Err(New::TooLong) => {
+            by_mount(&target, fs_type, &data, source, options, &what)?;
+            // The mount that now lies on the place, as opposed to the place.
+            let mount = root
+                .locate(entry.destination(), links)
+                .step("find", &what)?;
+            set_attributes(&mount, entry, options)?;
+            return propagate(&mount, entry, options);
+        }
+        Err(New::Failed(failure)) => return Err(failure.of(&what)),
+    };
+    if options.copy_up {
+        copy_up::copy(&target, &mount, &what)?;
+        sys::mount_setattr(&mount, false, options.set, 0, 0).step("set attributes of", &what)?;
+    }
+    set_recursive(&mount, entry, options)?;
+    sys::move_mount(&mount, &target).step("mount", &what)?;
+    propagate(&mount, entry, options)
+}
+
+fn set_recursive(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()> {
+    let (set, clear) = (options.recursive_set, options.recursive_clear);
+    if set | clear == 0 {
+        return Ok(());
+    }
+    sys::mount_setattr(mount, true, set, clear, 0).step("set attributes of", shown(entry))
+}
+
+/// Why there is no new file system.
+pub enum New {
+    /// The kernel takes an option only by way of mount(2): fsconfig(2) has 255 bytes for one.
+    TooLong,
+    /// A step failed.
+    Failed(NewFailure),
+}
+
+/// The step and its object; what is being mounted follows.
+pub struct NewFailure {
+    step: &'static str,
+    object: String,
+    errno: Errno,
+    said: String,
+}
+
+impl NewFailure {
+    /// With the name of the mount.
+    pub fn of(self, what: &str) -> SetupFailure {
+        let object = match self.object.as_str() {
+            "" => what.to_string(),
+            object => format!("{object} of {what}"),
+        };
+        SetupFailure {
+            reason: self.said,
+            ..SetupFailure::new(self.step, object, self.errno)
+        }
+    }
+}
+
+/// A detached mount of a new file system.
+pub fn new_file_system(
+    fs_type: &str,
+    data: &[(String, Option<String>)],
+    source: Option<&str>,
+    attributes: u64,
+) -> Result<OwnedFd, New> {
+    let plain = |step, object: &str| {
+        let object = object.to_string();
+        move |errno| {
+            New::Failed(NewFailure {
+                step,
+                object,
+                errno,
+                said: String::new(),
+            })
+        }
+    };
+    let too_long = |value: &str| value.len() > 255;
+    if source.is_some_and(too_long) || data.iter().any(|(_, v)| v.as_deref().is_some_and(too_long))
+    {
+        return Err(New::TooLong);
+    }
+    let context = FsContext::open(fs_type).map_err(plain("open file system", ""))?;
+    // The kernel says in words what is wrong with an option.
+    let explained = |step, object: &str, errno| {
+        New::Failed(NewFailure {
+            step,
+            object: object.into(),
+            errno,
+            said: context.complaint(),
+        })
+    };
+    if let Some(source) = source {
+        context
+            .set("source", source)
+            .map_err(|errno| explained("set source", "", errno))?;
+    }
+    for (key, value) in data {
+        let result = match value {
+            Some(value) => context.set(key, value),
+            None => context.flag(key),
+        };
+        result.map_err(|errno| explained("set option", key, errno))?;
+    }
+    context
+        .create()
+        .map_err(|errno| explained("mount", "", errno))?;
+    context.mount(attributes).map_err(plain("mount", ""))
+}
+
+/// By mount(2), at a place that is named by its descriptor.
+fn by_mount(
+    target: &OwnedFd,
+    fs_type: &str,
+    data: &[(String, Option<String>)],
+    source: Option<&str>,
+    options: &MountOptions,
+    what: &str,
+) -> Setup<()> {
+    if options.copy_up {
+        let reason = "tmpcopyup with an option longer than 255 bytes";
+        return Err(SetupFailure::because("mount", what, reason));
+    }
+    let place = format!("/proc/self/fd/{}", target.as_raw_fd());
+    let text: Vec<String> = (data.iter())
+        .map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => key.clone(),
+        })
+        .collect();
+    let text = text.join(",");
+    let none = MsFlags::empty();
+    nix::mount::mount(
+        source,
+        place.as_str(),
+        Some(fs_type),
+        none,
+        Some(text.as_str()),
+    )
+    .step("mount", what)
+}
+
+/// Changes what is mounted at the destination.
+pub fn remount(root: &Root, entry: &Mount, options: &MountOptions) -> Setup<()> {
+    let what = shown(entry);
+    let mount = root
+        .locate(entry.destination(), links_at(entry.destination()))
+        .step("find", &what)?;
+    if !is_bind(entry, options) && !options.data.is_empty() {
+        let context = FsContext::pick(&mount).step("open file system of", &what)?;
+        for (key, value) in &options.data {
+            let result = match value {
+                Some(value) => context.set(key, value),
+                None => context.flag(key),
+            };
+            result.map_err(|errno| SetupFailure {
+                reason: context.complaint(),
+                ..SetupFailure::new("set option", format!("{key} of {what}"), errno)
+            })?;
+        }
+        context.reconfigure().step("reconfigure", &what)?;
+    }
+    set_attributes(&mount, entry, options)?;
+    match options.propagation {
+        Some(_) => propagate(&mount, entry, options),
+        None => Ok(()),
+    }
+}

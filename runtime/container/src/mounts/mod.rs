@@ -1,0 +1,104 @@
+//! The mounts of the specification, each attached by descriptor to a place inside the root.
+
+mod bind;
+mod cgroup;
+mod copy_up;
+mod filesystem;
+mod options;
+
+pub use bind::Sources;
+pub use cgroup::CgroupView;
+pub use options::{MountOptions, OPTION_NAMES, root_propagation};
+
+use crate::error::{Context, Setup, SetupFailure};
+use crate::root::{Links, Root};
+use crate::sys;
+use nix::mount::MsFlags;
+use oci_spec::runtime::Mount;
+use options::Recursive;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+/// Mounts all of them in order. `label` is the SELinux context of new file systems.
+pub fn mount_all(
+    root: &Root,
+    mounts: &[Mount],
+    mut sources: Sources,
+    cgroup: CgroupView<'_>,
+    label: Option<&str>,
+) -> Setup<()> {
+    for (i, entry) in mounts.iter().enumerate() {
+        let options = parse(entry)?;
+        if options.remount {
+            filesystem::remount(root, entry, &options)?;
+        } else if is_bind(entry, &options) {
+            bind::attach(root, entry, &options, sources.take(i))?;
+        } else if matches!(entry.typ().as_deref(), Some("cgroup" | "cgroup2")) {
+            cgroup::mount(root, entry, &options, cgroup)?;
+        } else {
+            filesystem::mount(root, entry, &options, label)?;
+        }
+    }
+    Ok(())
+}
+
+fn parse(entry: &Mount) -> Setup<MountOptions> {
+    MountOptions::parse(entry.options().as_deref().unwrap_or_default())
+        .map_err(|reason| SetupFailure::because("mount", shown(entry), reason))
+}
+
+/// Whether an entry is a bind mount: by its type or by its options.
+pub fn is_bind(entry: &Mount, options: &MountOptions) -> bool {
+    options.bind || entry.typ().as_deref() == Some("bind")
+}
+
+fn shown(entry: &Mount) -> String {
+    let kind = entry.typ().as_deref().unwrap_or("bind");
+    format!("{kind} at {}", entry.destination().display())
+}
+
+/// Places whose meaning is fixed may not be redirected by a link in the image.
+fn links_at(destination: &Path) -> Links {
+    let fixed = ["/proc", "/sys", "/dev"];
+    if fixed.iter().any(|fixed| destination.starts_with(fixed)) {
+        Links::Refuse
+    } else {
+        Links::Follow
+    }
+}
+
+fn set_attributes(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()> {
+    let attributes = [
+        (false, options.set, options.clear),
+        (true, options.recursive_set, options.recursive_clear),
+    ];
+    for (recursive, set, clear) in attributes {
+        if set | clear != 0 {
+            sys::mount_setattr(mount, recursive, set, clear, 0)
+                .step("set attributes of", shown(entry))?;
+        }
+    }
+    Ok(())
+}
+
+/// Private, with all below it, where nothing is said.
+fn propagate(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()> {
+    let (kind, recursive) = options
+        .propagation
+        .unwrap_or((MsFlags::MS_PRIVATE.bits(), Recursive::Yes));
+    sys::mount_setattr(mount, recursive == Recursive::Yes, 0, 0, kind)
+        .step("set propagation of", shown(entry))
+}
+
+/// Whether a descriptor is of a character device with these numbers.
+pub fn is_char_device(fd: &OwnedFd, major: u32, minor: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(copy) = fd.try_clone() else {
+        return false;
+    };
+    // fstat works on an O_PATH descriptor.
+    std::fs::File::from(copy).metadata().is_ok_and(|data| {
+        data.file_type().is_char_device() && data.rdev() == libc::makedev(major, minor)
+    })
+}
