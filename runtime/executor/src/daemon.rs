@@ -57,8 +57,9 @@ pub enum DaemonError {
 /// # Errors
 /// Why it could not begin, or go on.
 pub async fn run(options: Options) -> Result<(), DaemonError> {
-    let _state_lock = DirLock::take(&options.state_dir)?;
-    let _run_lock = DirLock::take(&options.run_dir)?;
+    // The socket's group must come through the second.
+    let _state_lock = DirLock::take(&options.state_dir, 0o700)?;
+    let _run_lock = DirLock::take(&options.run_dir, 0o711)?;
     let group = lock::group(options.socket_group.as_deref())?;
     let shim = find_shim(options.shim.as_deref())?;
     // Before anything is touched: who else serves this socket also runs these tasks.

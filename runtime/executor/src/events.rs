@@ -170,12 +170,24 @@ impl Inner {
     }
 
     /// An acknowledgement means: the record is in the kernel, and nothing that it needs has failed.
+    /// A published port that another program has is no reason to withhold one: nothing comes in by
+    /// it, and a drained replica must not wait for it.
     fn acknowledge(&mut self, plan: &Plan, report: &Report) {
         let failed: BTreeSet<&Object> = report.failures.iter().map(|f| &f.object).collect();
-        let network_failed = |id: &str| failed.contains(&Object::Network(id.to_owned()));
+        let node_failed = failed.contains(&Object::Node);
+        // VIPs are balanced in the tasks' own namespaces.
+        let clients: BTreeSet<&str> = plan
+            .desired
+            .sandboxes
+            .iter()
+            .filter(|(id, _)| failed.contains(&Object::Sandbox((*id).clone())))
+            .flat_map(|(_, sandbox)| sandbox.legs.iter().map(|leg| leg.network.as_str()))
+            .collect();
+        let network_failed =
+            |id: &str| clients.contains(id) || failed.contains(&Object::Network(id.to_owned()));
         self.nodes.retain(|id, _| plan.nodes.contains_key(id));
         let ingress = plan.ingress.as_deref().is_some_and(network_failed);
-        if !ingress && !failed.contains(&Object::Node) {
+        if !ingress && !node_failed {
             for (id, version) in &plan.nodes {
                 if self.nodes.get(id).is_none_or(|(known, _)| known != version) {
                     let applied = NodeApplied {
@@ -190,11 +202,7 @@ impl Inner {
         self.endpoints
             .retain(|id, _| plan.endpoints.contains_key(id));
         for (id, covered) in &plan.endpoints {
-            let service_failed = covered
-                .service
-                .as_ref()
-                .is_some_and(|service| failed.contains(&Object::Service(service.clone())));
-            if !covered.complete || service_failed || network_failed(&covered.network) {
+            if !covered.complete || node_failed || network_failed(&covered.network) {
                 continue;
             }
             let known = self.endpoints.get(id).is_some_and(|(version, state, _)| {

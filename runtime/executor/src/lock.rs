@@ -3,13 +3,15 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::Group;
+use nix::sys::signal::kill;
+use nix::unistd::{Group, Pid};
 use tokio::net::UnixListener;
 
 /// Why this daemon may not begin.
@@ -57,47 +59,81 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Creates the directory (0711: nothing but known names can be reached in it) and takes it.
+    /// Creates the directory with this mode, where there is none, and takes it.
     ///
     /// # Errors
     /// When another daemon has it, or it cannot be made.
-    pub fn take(dir: &Path) -> Result<Self, LockError> {
-        fs::create_dir_all(dir).map_err(file("create", dir))?;
-        fs::set_permissions(dir, Permissions::from_mode(0o711))
-            .map_err(file("set mode of", dir))?;
+    pub fn take(dir: &Path, mode: u32) -> Result<Self, LockError> {
+        if !dir.exists() {
+            fs::create_dir_all(dir).map_err(file("create", dir))?;
+            fs::set_permissions(dir, Permissions::from_mode(mode))
+                .map_err(file("set mode of", dir))?;
+        }
         let path = dir.join("lock");
-        let handle = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(file("open", &path))?;
-        match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
-            Ok(mut lock) => {
-                let write = |lock: &mut File| {
-                    lock.set_len(0)?;
-                    lock.rewind()?;
-                    writeln!(lock, "{}", std::process::id())
-                };
-                write(&mut lock).map_err(file("write", &path))?;
-                Ok(Self { _lock: lock })
+        // Whoever can open it can lock it.
+        let mut handle = private_file(&path).map_err(file("open", &path))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+                Ok(mut lock) => {
+                    let write = |lock: &mut File| {
+                        lock.set_len(0)?;
+                        lock.rewind()?;
+                        writeln!(lock, "{}", std::process::id())
+                    };
+                    write(&mut lock).map_err(file("write", &path))?;
+                    return Ok(Self { _lock: lock });
+                }
+                Err((mut busy, Errno::EWOULDBLOCK)) => {
+                    let pid = holder(&mut busy);
+                    if !pid.is_some_and(is_gone) || Instant::now() >= deadline {
+                        let holder = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+                        return Err(LockError::Held {
+                            dir: dir.to_owned(),
+                            holder,
+                        });
+                    }
+                    handle = busy;
+                    std::thread::sleep(PAUSE);
+                }
+                Err((_, errno)) => return Err(file("lock", &path)(errno.into())),
             }
-            Err((mut handle, Errno::EWOULDBLOCK)) => {
-                let mut text = String::new();
-                let pid = handle
-                    .read_to_string(&mut text)
-                    .ok()
-                    .and(text.trim().parse::<u32>().ok());
-                let holder = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-                Err(LockError::Held {
-                    dir: dir.to_owned(),
-                    holder,
-                })
-            }
-            Err((_, errno)) => Err(file("lock", &path)(errno.into())),
         }
     }
+}
+
+/// How long a lock of a process that is gone is waited for: a child that a killed daemon had just
+/// begun to start has it until it executes its program.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The process that wrote its number into the file.
+fn holder(lock: &mut File) -> Option<i32> {
+    let mut text = String::new();
+    lock.rewind().ok()?;
+    lock.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok().filter(|pid| *pid > 0)
+}
+
+fn is_gone(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
+}
+
+/// Opens or creates a file that nobody but its owner can open.
+///
+/// # Errors
+/// When that is not possible.
+pub fn private_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 /// The group of that name.
@@ -159,15 +195,30 @@ mod tests {
     #[test]
     fn a_directory_has_one_holder() {
         let dir = tempfile::tempdir().unwrap();
-        let held = DirLock::take(dir.path()).unwrap();
-        let error = DirLock::take(dir.path()).unwrap_err();
+        let held = DirLock::take(dir.path(), 0o700).unwrap();
+        let error = DirLock::take(dir.path(), 0o700).unwrap_err();
         assert!(matches!(&error, LockError::Held { .. }), "{error}");
         assert!(
             error.to_string().contains(&std::process::id().to_string()),
             "{error}"
         );
         drop(held);
-        DirLock::take(dir.path()).unwrap();
+        DirLock::take(dir.path(), 0o700).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_daemon_was_starting_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DirLock::take(dir.path(), 0o700).unwrap();
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        fs::write(dir.path().join("lock"), gone.id().to_string()).unwrap();
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(held);
+        });
+        DirLock::take(dir.path(), 0o700).unwrap();
+        child.join().unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use executor::config::Options;
-use executor::daemon;
+use executor::{daemon, open_files};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    raise_open_files();
+    open_files::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -39,16 +39,5 @@ fn main() -> ExitCode {
             eprintln!("fairleadd: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Each task takes some descriptors (namespace, netlink, names), so that the usual soft limit of
-/// 1024 would end a node at some hundred tasks. What the hard limit allows is enough to try.
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }

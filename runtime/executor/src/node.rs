@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::config::Options;
 use crate::events::EventLog;
+use crate::filters::Filters;
 use crate::ipam;
 use crate::model::Assignment;
 use crate::plan::{self, Plan, View};
@@ -37,6 +38,8 @@ pub struct Node {
     pub store: Store,
     /// Images and snapshots.
     pub images: Arc<image::Store>,
+    /// Compiled filters of system calls.
+    pub filters: Filters,
     /// The latest status of each task.
     pub statuses: StatusBoard,
     /// What the data plane did.
@@ -112,6 +115,7 @@ impl Node {
         };
         Ok(Self {
             options,
+            filters: Filters::default(),
             shim,
             store,
             images: Arc::new(images),

@@ -46,8 +46,6 @@ pub struct Covered {
     pub state: v1::EndpointState,
     /// Network id.
     pub network: String,
-    /// Service id.
-    pub service: Option<String>,
     /// Whether the plan does with it all that its state says: an active backend may have to wait
     /// for its task or for its node.
     pub complete: bool,
@@ -219,7 +217,6 @@ fn endpoint_of(
         version: record.version,
         state: endpoint.state,
         network: record.network_id.clone(),
-        service: service.clone(),
         complete: true,
     };
     if !endpoint.exists() {
@@ -296,13 +293,19 @@ pub fn backend(
                 .nodes
                 .get(&record.node_id)
                 .map_or(0, |n| n.proto.acknowledged_version);
-            (acknowledged < wanted).then(|| {
+            let reason = || {
                 format!(
                     "node {} has acknowledged version {acknowledged} of this node's record, not {wanted}: \
                      it could not answer yet",
                     record.node_id
                 )
-            })
+            };
+            match acknowledged {
+                0 if wanted > 0 => Some(reason()),
+                // It was in use under an earlier record: what is established may live on.
+                _ if acknowledged < wanted => return (Backend::Draining, Some(reason())),
+                _ => None,
+            }
         }
     };
     match waits {

@@ -67,6 +67,16 @@ pub enum Op {
     RemoveTask(String),
 }
 
+impl Op {
+    /// Whose record it is about.
+    fn task(&self) -> Option<&str> {
+        match self {
+            Self::PutTask(id, _) | Self::RemoveTask(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
 /// Everything that was kept.
 #[derive(Debug, Default)]
 pub struct Content {
@@ -112,6 +122,8 @@ impl Store {
     /// When it cannot be read, or was written by another version.
     pub fn open(path: &Path) -> Result<(Self, Content), StoreError> {
         let fail = failure(path);
+        // It holds the tasks' environments.
+        crate::lock::private_file(path).map_err(|e| fail("open", e.to_string()))?;
         let database = Database::create(path).map_err(|e| fail("open", e.to_string()))?;
         prepare(&database).map_err(|e| fail("prepare", e))?;
         let content = read(&database).map_err(|e| fail("read", e))?;
@@ -120,7 +132,7 @@ impl Store {
         let writer = Arc::clone(&path);
         thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_loop(&database, &receiver, &writer))
+            .spawn(move || Writer::new(database, &writer).run(&receiver))
             .map_err(|e| fail("start the writer of", e.to_string()))?;
         Ok((Self { sender, path }, content))
     }
@@ -244,35 +256,79 @@ fn read(database: &Database) -> Result<Content, String> {
     Ok(content)
 }
 
-fn write_loop(database: &Database, receiver: &mpsc::Receiver<Batch>, path: &Path) {
-    /// A transaction is not made longer than this, so that nobody waits for the whole burst.
-    const MAX: usize = 1024;
-    while let Ok(first) = receiver.recv() {
-        let mut batches = vec![first];
-        while batches.len() < MAX
-            && let Ok(next) = receiver.try_recv()
-        {
-            batches.push(next);
+struct Writer<'a> {
+    path: &'a Path,
+    /// Absent after a write that failed: redb takes no more through such a handle.
+    database: Option<Database>,
+    /// What nobody waits for and could not be written, oldest first.
+    owed: Vec<Op>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(database: Database, path: &'a Path) -> Self {
+        Self {
+            path,
+            database: Some(database),
+            owed: Vec::new(),
         }
-        let result = commit(database, &batches);
-        if let Err(reason) = &result {
-            tracing::error!(path = %path.display(), reason, "cannot write to the store");
+    }
+
+    fn run(mut self, receiver: &mpsc::Receiver<Batch>) {
+        /// A transaction is not made longer than this, so that nobody waits for the whole burst.
+        const MAX: usize = 1024;
+        while let Ok(first) = receiver.recv() {
+            let mut batches = vec![first];
+            while batches.len() < MAX
+                && let Ok(next) = receiver.try_recv()
+            {
+                batches.push(next);
+            }
+            let result = self.write(&batches);
+            let result = result.map_err(|reason| {
+                tracing::error!(path = %self.path.display(), reason, "cannot write to the store");
+                failure(self.path)("write", reason)
+            });
+            for batch in batches {
+                match batch.done {
+                    // The caller may have given up waiting.
+                    Some(done) => drop(done.send(result.clone())),
+                    None if result.is_err() => self.owe(batch.ops),
+                    None => {}
+                }
+            }
         }
-        let result = result.map_err(|reason| failure(path)("write", reason));
-        for done in batches.into_iter().filter_map(|batch| batch.done) {
-            // The caller may have given up waiting.
-            let _ = done.send(result.clone());
+    }
+
+    fn write(&mut self, batches: &[Batch]) -> Result<(), String> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => Database::create(self.path).map_err(text)?,
+        };
+        let ops = batches.iter().flat_map(|batch| &batch.ops);
+        commit(&database, self.owed.iter().chain(ops))?;
+        self.database = Some(database);
+        self.owed.clear();
+        Ok(())
+    }
+
+    /// Keeps what was to be written; of a task, only the last that was said.
+    fn owe(&mut self, ops: Vec<Op>) {
+        for op in ops {
+            if let Some(task) = op.task() {
+                self.owed.retain(|owed| owed.task() != Some(task));
+            }
+            self.owed.push(op);
         }
     }
 }
 
-fn commit(database: &Database, batches: &[Batch]) -> Result<(), String> {
+fn commit<'a>(database: &Database, ops: impl Iterator<Item = &'a Op>) -> Result<(), String> {
     let transaction = database.begin_write().map_err(text)?;
     {
         let mut meta = transaction.open_table(META).map_err(text)?;
         let mut objects = transaction.open_table(OBJECTS).map_err(text)?;
         let mut tasks = transaction.open_table(TASKS).map_err(text)?;
-        for op in batches.iter().flat_map(|batch| &batch.ops) {
+        for op in ops {
             match op {
                 Op::Config(config) => {
                     meta.insert("config", config.encode_to_vec().as_slice())

@@ -338,9 +338,43 @@ fn absurd_headers_do_not_become_memory() {
         data.extend_from_slice(&[b'a'; 4096]);
         says(
             &attack.layers(&[data]),
-            "an extended header of 8589934592 bytes",
+            "extended headers of 8589934592 bytes",
         );
     }
+    // Many of them before one entry add up.
+    let mut many = Vec::new();
+    for number in 0..3 {
+        let value = "v".repeat(400 << 10);
+        let record = |length| format!("{length} SCHILY.xattr.user.x{number}={value}\n");
+        let mut length = record(0).len();
+        while record(length).len() != length {
+            length = record(length).len();
+        }
+        let record = record(length);
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(EntryType::XHeader);
+        header.set_size(record.len() as u64);
+        header.set_cksum();
+        many.extend_from_slice(header.as_bytes());
+        many.extend_from_slice(record.as_bytes());
+        many.resize(many.len().next_multiple_of(512), 0);
+    }
+    says(&attack.layers(&[many]), "before one entry, at most 1048576");
+    let mut names = String::new();
+    for number in 0..2000 {
+        names += &format!("29 SCHILY.xattr.user.x{number:04}=v\n");
+    }
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(EntryType::XHeader);
+    header.set_size(names.len() as u64);
+    header.set_cksum();
+    let mut data = header.as_bytes().to_vec();
+    data.extend_from_slice(names.as_bytes());
+    data.resize(data.len().next_multiple_of(512), 0);
+    says(
+        &attack.layers(&[data]),
+        "more than 1024 extended attributes",
+    );
     let mut header = tar::Header::new_gnu();
     header.set_size(0);
     header.set_cksum();

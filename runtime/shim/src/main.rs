@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match arguments.as_slice() {
         [command, bundle] if command == "run" => {
             // First of all: what runs in the container must not reach this file for writing.
-            if let Err(errno) = container::protect::run_from_read_only_mount() {
+            if let Err(errno) = container::protect::protect() {
                 eprintln!("fairlead-shim: protect own executable: {errno}");
                 return ExitCode::FAILURE;
             }

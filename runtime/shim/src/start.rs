@@ -4,6 +4,7 @@ use crate::files::{Durability, now, read_json, write_json};
 use crate::log::LogFile;
 use crate::pump::Stream;
 use crate::supervise::{Task, supervise};
+use container::seccomp::Filter;
 use container::shim::{
     ExitStatus, ShimOptions, ShimState, StartFailure, StartReport, StartedReport,
 };
@@ -124,7 +125,7 @@ fn detach(options: &ShimOptions, report: &OwnedFd) -> Failed<()> {
     nix::unistd::dup2_stderr(&null).map_err(step("replace stderr"))?;
     process::become_supervisor().map_err(|e| failure("detach", e))?;
     let own = std::process::id() as i32;
-    cgroup::enter(&options.cgroup_parent, "shims", own).map_err(|e| failure("cgroup", e))?;
+    cgroup::enter(&options.cgroup_parent, cgroup::SHIMS, own).map_err(|e| failure("cgroup", e))?;
     // The last to go when memory is short, where that is allowed: its task would be orphaned.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
     Ok(())
@@ -154,12 +155,11 @@ fn start(bundle: &Path, options: &ShimOptions) -> Failed<(Task, StartedReport)> 
         stdout: stdout_write,
         stderr: stderr_write,
     };
-    let create_options = CreateOptions {
-        rootfs: options.rootfs.clone(),
-        user: options.user.clone(),
-        cgroup: Some(options.cgroup()),
-        stdio: Some(stdio),
-    };
+    let mut create_options = CreateOptions::new(options.rootfs.clone());
+    create_options.user = options.user.clone();
+    create_options.cgroup = Some(options.cgroup());
+    create_options.stdio = Some(stdio);
+    create_options.seccomp = filter(bundle, &spec);
     let created = create(&spec, create_options).map_err(|e| container_failure(&e))?;
     state.init_pid = Some(created.pid());
     state.init_start_time =
@@ -180,6 +180,17 @@ fn start(bundle: &Path, options: &ShimOptions) -> Failed<(Task, StartedReport)> 
         log,
     };
     Ok((task, StartedReport { state, warnings }))
+}
+
+/// What the daemon compiled, if it is of this version.
+fn filter(bundle: &Path, spec: &Spec) -> Option<Filter> {
+    let profile = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref())?;
+    let bytes = std::fs::read(bundle.join(container::shim::FILTER)).ok()?;
+    let filter = Filter::from_bytes(&bytes).ok()?;
+    filter.is_for(profile).then_some(filter)
 }
 
 /// A task that nobody could find again must not run.

@@ -23,7 +23,8 @@ fn runs_and_records() {
         report.state.init_start_time.expect("time"),
     );
     process::open_verified(pid, time).expect("the task runs");
-    let shims = container::Cgroup::open(&bundle.sandbox.parent, "shims").expect("cgroup");
+    let shims =
+        container::Cgroup::open(&bundle.sandbox.parent, container::cgroup::SHIMS).expect("cgroup");
     assert_eq!(shims.procs().expect("procs"), [report.state.shim_pid]);
     let stat = fs::read_to_string(format!("/proc/{}/stat", report.state.shim_pid)).expect("stat");
     let session = stat

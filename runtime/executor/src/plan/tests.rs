@@ -184,9 +184,13 @@ fn a_local_backend_is_enabled_while_its_task_runs() {
 
 #[test]
 fn a_remote_backend_waits_for_its_nodes_acknowledgement() {
+    let never = plan(&view(0, |_| {}));
+    assert_eq!(backend_of(&never, "e2"), Backend::Disabled);
+    assert!(!never.endpoints["e2"].complete);
+    // Our record changed since: no new connections, but the established ones stay.
     let early = view(2, |_| {});
     let (before, after) = (plan(&early), plan(&view(3, |_| {})));
-    assert_eq!(backend_of(&before, "e2"), Backend::Disabled);
+    assert_eq!(backend_of(&before, "e2"), Backend::Draining);
     assert!(!before.endpoints["e2"].complete);
     assert_eq!(backend_of(&after, "e2"), Backend::Enabled(1));
     let config = early.config.as_ref().unwrap();
@@ -281,6 +285,21 @@ fn acknowledgements_follow_what_is_in_the_kernel() {
             ..Report::default()
         }
     };
+    // A published port that another program has keeps nothing back.
+    let other = EventLog::new(1000);
+    other.report(&first, &failing(Object::Service("s1".into())));
+    assert_eq!(
+        kinds(&other.after(1000).0),
+        ["DataPlaneError", "n2 3", "e2 1"]
+    );
+    // Without the node there is no mesh, and VIPs are balanced where their clients are.
+    let mesh = EventLog::new(1000);
+    mesh.report(&first, &failing(Object::Node));
+    assert_eq!(kinds(&mesh.after(1000).0), ["DataPlaneError"]);
+    let with_client = plan(&with_task(view(3, |_| {}), TaskState::Running, false));
+    let clients = EventLog::new(1000);
+    clients.report(&with_client, &failing(Object::Sandbox("t1".into())));
+    assert_eq!(kinds(&clients.after(1000).0), ["DataPlaneError", "n2 3"]);
     // What failed is not acknowledged; the same error is told once.
     log.report(&first, &failing(Object::Network("app".into())));
     log.report(&first, &failing(Object::Network("app".into())));

@@ -165,6 +165,7 @@ fn network(view: &View, facts: &Facts, id: &str) -> Option<v1::NetworkView> {
             .unwrap_or_default(),
         local_endpoints: count(local.len()),
         remote_endpoints: count(remote.len()),
+        errors: errors(facts, &netdp::Object::Network(id.to_owned())),
     })
 }
 
@@ -185,9 +186,10 @@ fn service(view: &View, facts: &Facts, id: &str) -> Option<v1::ServiceView> {
                 addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
                 state: endpoint.state as i32,
                 enabled: matches!(backend, netdp::Backend::Enabled(_)),
-                reason: match backend {
-                    netdp::Backend::Draining => "draining".to_owned(),
-                    _ => waits.unwrap_or_default(),
+                reason: match (waits, backend) {
+                    (Some(reason), _) => reason,
+                    (None, netdp::Backend::Draining) => "draining".to_owned(),
+                    (None, _) => String::new(),
                 },
             }
         });
@@ -200,7 +202,17 @@ fn service(view: &View, facts: &Facts, id: &str) -> Option<v1::ServiceView> {
             .unwrap_or(facts.engine.default_scheduler())
             .name()
             .to_owned(),
+        errors: errors(facts, &netdp::Object::Service(id.to_owned())),
     })
+}
+
+/// What the last run of the data plane could not do of an object.
+fn errors(facts: &Facts, object: &netdp::Object) -> Vec<String> {
+    let failures = facts.last.iter().flat_map(|last| &last.report.failures);
+    failures
+        .filter(|failure| failure.object == *object)
+        .map(|failure| failure.error.to_string())
+        .collect()
 }
 
 #[cfg(test)]

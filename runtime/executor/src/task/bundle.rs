@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use container::defaults;
+use container::{ContainerError, defaults};
 use fairlead_api::v1;
 use image::Image;
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxNamespaceType,
-    LinuxPidsBuilder, LinuxResources, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder,
-    PosixRlimitType, Spec,
+    LinuxPidsBuilder, LinuxResources, LinuxSeccomp, Mount, MountBuilder, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType, Spec,
 };
 
 use crate::model::TaskDef;
+use crate::open_files;
 use crate::validate::parse_capability;
 
 /// Period of the CPU quota in microseconds: the kernel's default, and Docker's.
@@ -32,7 +33,7 @@ pub struct Inputs<'a> {
 }
 
 /// A specification that cannot be carried out.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// Neither the task nor its image says what to run.
     #[error("no command: neither the task nor image {0} names one")]
@@ -46,6 +47,9 @@ pub enum BundleError {
     /// The image's stop signal.
     #[error("the image's stop signal {0:?} is no signal: set stop_signal in the task")]
     StopSignal(String),
+    /// The task's own filter of system calls; checked when the task was assigned.
+    #[error(transparent)]
+    Seccomp(ContainerError),
 }
 
 /// The host name of the task: its own, else the beginning of its id, as Docker does.
@@ -93,9 +97,8 @@ pub fn spec(inputs: &Inputs<'_>) -> Result<Spec, BundleError> {
         .set_cwd(working_dir(c, inputs.image))
         .set_capabilities(Some(defaults::capability_sets(capabilities(c))))
         .set_rlimits(rlimits(c));
-    if c.oom_score_adj != 0 {
-        process.set_oom_score_adj(i32::try_from(c.oom_score_adj).ok());
-    }
+    // Also where it is 0: the shim, whose child the task is, has a value of its own.
+    process.set_oom_score_adj(i32::try_from(c.oom_score_adj).ok());
     if let User::Numbers(user) = user(c, inputs.image)? {
         process.set_user(user);
     }
@@ -114,6 +117,7 @@ pub fn spec(inputs: &Inputs<'_>) -> Result<Spec, BundleError> {
         }
     }
     linux.set_namespaces(Some(namespaces));
+    linux.set_seccomp(seccomp(c)?);
     let mut resources = linux.resources().clone().unwrap_or_default();
     limits(&mut resources, def);
     linux.set_resources(Some(resources));
@@ -141,12 +145,9 @@ pub fn spec(inputs: &Inputs<'_>) -> Result<Spec, BundleError> {
     for name in ["hosts", "hostname", "resolv.conf"] {
         let target = format!("/etc/{name}");
         if !taken(&target) {
-            mounts.push(mount(
-                &target,
-                "bind",
-                &inputs.files.join(name),
-                &["bind", "rprivate"],
-            ));
+            let mut options = vec!["bind", "rprivate"];
+            options.extend(c.read_only.then_some("ro"));
+            mounts.push(mount(&target, "bind", &inputs.files.join(name), &options));
         }
     }
     // What a task mounts over one of the default places takes that place.
@@ -163,6 +164,21 @@ pub fn spec(inputs: &Inputs<'_>) -> Result<Spec, BundleError> {
     }
     spec.set_mounts(Some(mounts));
     Ok(spec)
+}
+
+/// The filter of the task's system calls: Docker's policy for the capabilities that it has, none,
+/// or the task's own.
+fn seccomp(c: &v1::ContainerSpec) -> Result<Option<LinuxSeccomp>, BundleError> {
+    let privileges = c.privileges.as_ref();
+    match privileges.map_or(v1::SeccompMode::Default, v1::Privileges::seccomp_mode) {
+        v1::SeccompMode::Default => Ok(Some(defaults::seccomp(&capabilities(c)))),
+        v1::SeccompMode::Unconfined => Ok(None),
+        v1::SeccompMode::Custom => {
+            let text = privileges.map_or(&[][..], |privileges| &privileges.seccomp_profile);
+            let profile = container::seccomp::parse(text);
+            profile.map(Some).map_err(BundleError::Seccomp)
+        }
+    }
 }
 
 /// Who the program runs as.
@@ -330,21 +346,23 @@ const CAPABILITIES: [Capability; 41] = {
 };
 
 fn rlimits(c: &v1::ContainerSpec) -> Option<Vec<PosixRlimit>> {
-    let limits: Vec<PosixRlimit> = c
-        .ulimits
-        .iter()
-        .filter_map(|limit| {
-            let name = format!("RLIMIT_{}", limit.name.to_ascii_uppercase());
-            let typ: PosixRlimitType = serde_json::from_value(name.into()).ok()?;
-            // -1 is RLIM_INFINITY as an unsigned number.
-            PosixRlimitBuilder::default()
-                .typ(typ)
-                .soft(limit.soft.cast_unsigned())
-                .hard(limit.hard.cast_unsigned())
-                .build()
-                .ok()
-        })
-        .collect();
+    let limit = |typ, soft, hard| {
+        let limit = PosixRlimitBuilder::default().typ(typ).soft(soft).hard(hard);
+        limit.build().ok()
+    };
+    let given = c.ulimits.iter().filter_map(|given| {
+        let name = format!("RLIMIT_{}", given.name.to_ascii_uppercase());
+        let typ = serde_json::from_value(name.into()).ok()?;
+        // -1 is RLIM_INFINITY as an unsigned number.
+        limit(typ, given.soft.cast_unsigned(), given.hard.cast_unsigned())
+    });
+    let mut limits: Vec<PosixRlimit> = given.collect();
+    let files = PosixRlimitType::RlimitNofile;
+    if let Some((soft, hard)) = open_files::inherited()
+        && !limits.iter().any(|limit| limit.typ() == files)
+    {
+        limits.extend(limit(files, soft, hard));
+    }
     (!limits.is_empty()).then_some(limits)
 }
 
@@ -386,11 +404,10 @@ fn limits(resources: &mut LinuxResources, def: &TaskDef) {
 }
 
 fn own_mount(m: &v1::Mount) -> Mount {
-    let read_only = m.read_only.then_some("ro");
     if m.r#type() == v1::MountType::Tmpfs {
         let options = m.tmpfs_options.clone().unwrap_or_default();
         let mut list: Vec<String> = ["nosuid", "nodev", "noexec"].map(str::to_owned).into();
-        list.extend(read_only.map(str::to_owned));
+        list.extend(m.read_only.then(|| "ro".to_owned()));
         let mode = if options.mode == 0 {
             0o1777
         } else {
@@ -408,16 +425,17 @@ fn own_mount(m: &v1::Mount) -> Mount {
     let propagation = match options.propagation() {
         v1::Propagation::Rprivate => "rprivate",
         v1::Propagation::Private => "private",
-        v1::Propagation::Rshared => "rshared",
-        v1::Propagation::Shared => "shared",
-        v1::Propagation::Rslave => "rslave",
+        // Validation refuses the first two.
+        v1::Propagation::Rshared | v1::Propagation::Shared | v1::Propagation::Rslave => "rslave",
         v1::Propagation::Slave => "slave",
     };
-    let bind = if options.non_recursive {
-        "bind"
+    // What is mounted below comes along, and is as read-only as the rest.
+    let (bind, read_only) = if options.non_recursive {
+        ("bind", "ro")
     } else {
-        "rbind"
+        ("rbind", "rro")
     };
+    let read_only = m.read_only.then_some(read_only);
     let list: Vec<&str> = [bind, propagation].into_iter().chain(read_only).collect();
     mount(&m.target, "bind", Path::new(&m.source), &list)
 }

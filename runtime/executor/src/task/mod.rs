@@ -106,6 +106,10 @@ fn is_transient(error: &(dyn std::error::Error + 'static)) -> bool {
                 libc::ETIMEDOUT,
                 libc::EINTR,
                 libc::ENOMEM,
+                libc::EMFILE,
+                libc::ENFILE,
+                libc::ENOSPC,
+                libc::EDQUOT,
             ]
             .contains(&errno);
         }

@@ -10,9 +10,11 @@ use container::Rootfs;
 use container::shim::{LogOptions, ShimOptions};
 use fairlead_api::v1::{self, TaskState};
 use netdp::Object;
+use oci_spec::runtime::Spec;
 
 use super::bundle::{self, Inputs, User};
 use super::{Follower, ResolvConf, StepError, blocking, files, set_status};
+use crate::filters::Filters;
 use crate::model::{NetworkDef, gwbridge_subnets, protocol_number};
 use crate::plan::needs_gateway;
 use crate::plane::Applied;
@@ -174,18 +176,19 @@ impl Follower {
                 .iter()
                 .flat_map(|leg| leg.addresses.iter().map(|a| a.addr()))
                 .collect();
-            write(&run.join("resolv.conf"), resolv.render().as_bytes())?;
+            // The task may write to them: not on the file system in memory that all shims need.
+            write(&state.join("resolv.conf"), resolv.render().as_bytes())?;
             write(
-                &run.join("hosts"),
+                &state.join("hosts"),
                 files::hosts(&c.hosts, &hostname, &addresses).as_bytes(),
             )?;
-            write(&run.join("hostname"), format!("{hostname}\n").as_bytes())?;
+            write(&state.join("hostname"), format!("{hostname}\n").as_bytes())?;
 
             let inputs = Inputs {
                 def: &task.def,
                 image: &image,
                 netns: &netns,
-                files: &run,
+                files: &state,
             };
             let spec = bundle::spec(&inputs).map_err(|e| StepError::of(&e))?;
             let user = bundle::user(c, &image).map_err(|e| StepError::of(&e))?;
@@ -213,6 +216,7 @@ impl Follower {
                 exit_path: state.join("exit.json"),
                 hold_fds: Vec::new(),
             };
+            write_filter(&node.filters, &run, &spec)?;
             write(&run.join("config.json"), &json(&spec)?)?;
             write(&run.join("shim.json"), &json(&shim)?)?;
             bundle::stop_signal(&task.def, &image).map_err(|e| StepError::of(&e))
@@ -260,6 +264,16 @@ fn check_sandbox(local: &Local, applied: &Applied, netns: &Path) -> Result<(), S
         )));
     }
     Ok(())
+}
+
+/// The filter of the task's system calls, compiled, for the shim.
+fn write_filter(filters: &Filters, run: &Path, spec: &Spec) -> Result<(), StepError> {
+    let linux = spec.linux().as_ref();
+    let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) else {
+        return Ok(());
+    };
+    let filter = filters.get(profile).map_err(|e| StepError::of(&e))?;
+    write(&run.join(container::shim::FILTER), &filter.to_bytes())
 }
 
 /// Sources of bind mounts must be there, or may be made.

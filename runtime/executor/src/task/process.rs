@@ -74,7 +74,9 @@ pub(super) fn find(node: &Node, task: &str) -> Result<Found, StepError> {
             Err(ProcessError::Gone { .. } | ProcessError::Reused { .. }) => {}
             Err(error) => return Err(StepError::of(&error)),
         }
-    } else if is_locked(&run.join("shim.lock"))? {
+    }
+    // Also where a former one has left its state: the next may not have written its own yet.
+    if is_locked(&run.join("shim.lock"))? {
         return Ok(Found::Beginning);
     }
     // It may have ended between the two looks.
@@ -215,7 +217,8 @@ pub(super) fn serve_dns(node: &Node, local: &Local, sockets: Sockets) -> Result<
 }
 
 /// Takes over a task whose shim another daemon has started: its names are served again on the
-/// sockets that the shim has held meanwhile.
+/// sockets that the shim has held meanwhile. Where they cannot be had, the task goes on without
+/// answers to its queries: that is no reason to end it.
 pub(super) async fn adopt(
     node: &Arc<Node>,
     local: &Arc<Local>,
@@ -226,20 +229,32 @@ pub(super) async fn adopt(
         .task_run_dir(&local.def.proto.id)
         .join("shim.json");
     let (pidfd, sockets) = blocking(move || {
-        let options: Option<ShimOptions> = read_json(&path)?;
-        let held = options.map(|options| options.hold_fds).unwrap_or_default();
-        let sockets = match held.as_slice() {
-            [udp, tcp, ..] => Some(Sockets {
-                udp: descriptor_of(&pidfd, *udp).map_err(|e| StepError::of(&e))?,
-                tcp: descriptor_of(&pidfd, *tcp).map_err(|e| StepError::of(&e))?,
-            }),
-            _ => None,
-        };
+        let sockets = sockets_of(&pidfd, &path);
         Ok((pidfd, sockets))
     })
     .await?;
-    let dns = sockets
-        .map(|sockets| serve_dns(node, local, sockets))
-        .transpose()?;
+    let dns = sockets.and_then(|sockets| {
+        sockets
+            .map(|sockets| serve_dns(node, local, sockets))
+            .transpose()
+    });
+    let dns = dns.unwrap_or_else(|error| {
+        let task = &local.def.proto.id;
+        tracing::error!(task, error = error.message, "its names are not answered");
+        None
+    });
     Running::new(pidfd, dns).map_err(|e| StepError::of(&e))
+}
+
+/// Copies of the sockets that a shim holds, as its options tell.
+fn sockets_of(pidfd: &OwnedFd, options: &Path) -> Result<Option<Sockets>, StepError> {
+    let options: Option<ShimOptions> = read_json(options)?;
+    let held = options.map(|options| options.hold_fds).unwrap_or_default();
+    let [udp, tcp, ..] = held.as_slice() else {
+        return Ok(None);
+    };
+    Ok(Some(Sockets {
+        udp: descriptor_of(pidfd, *udp).map_err(|e| StepError::of(&e))?,
+        tcp: descriptor_of(pidfd, *tcp).map_err(|e| StepError::of(&e))?,
+    }))
 }

@@ -47,8 +47,11 @@ impl Follower {
             let mut options: ShimOptions = process::read_json(&path)?
                 .ok_or_else(|| StepError::fatal(format!("{} is gone", path.display())))?;
             options.hold_fds = held.iter().map(AsRawFd::as_raw_fd).collect();
-            fs::write(&path, super::prepare::json(&options)?)
-                .map_err(super::prepare::file("write", &path))?;
+            // Whole or not at all: a daemon that is killed here begins again with the old one.
+            let new = run.join("shim.json.new");
+            fs::write(&new, super::prepare::json(&options)?)
+                .map_err(super::prepare::file("write", &new))?;
+            fs::rename(&new, &path).map_err(super::prepare::file("write", &path))?;
             let errors = node.options.task_state_dir(&id).join("shim.log");
             let errors = File::create(&errors).map_err(super::prepare::file("create", &errors))?;
             Ok((process::spawn(&node.shim, &run, errors, held)?, ours))

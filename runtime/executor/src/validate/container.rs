@@ -8,6 +8,7 @@ use fairlead_api::v1;
 
 use super::network::unknown;
 use super::violations::{At, Violations, check_name};
+use super::{parse_capability, parse_signal};
 
 /// Checks it; the stop signal's number, where one is named.
 pub fn check_container(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) -> Option<i32> {
@@ -20,6 +21,10 @@ pub fn check_container(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) ->
         for (i, text) in list.iter().enumerate() {
             no_nul(v, at.field(name).index(i), text);
         }
+    }
+    // The image's command is taken where there is none; an empty name would run nothing.
+    if c.command.first().is_some_and(String::is_empty) {
+        v.add(at.field("command").index(0), "no program has an empty name");
     }
     for (i, text) in c.env.iter().enumerate() {
         let list = at.field("env");
@@ -121,17 +126,20 @@ fn refuse_unsupported(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) {
 }
 
 fn check_privileges(v: &mut Violations, at: At<'_>, privileges: &v1::Privileges) {
+    let profile = &privileges.seccomp_profile;
     match v1::SeccompMode::try_from(privileges.seccomp_mode) {
         Ok(v1::SeccompMode::Custom) => {
-            v.add(at.field("seccomp_mode"), "CUSTOM is not supported yet");
+            let parsed = ::container::seccomp::parse(profile);
+            if let Err(error) = parsed.and_then(|p| ::container::seccomp::check(&p)) {
+                v.add(at.field("seccomp_profile"), error.to_string());
+            }
+        }
+        Ok(_) if !profile.is_empty() => {
+            v.add(at.field("seccomp_profile"), "only with seccomp_mode CUSTOM");
         }
         Ok(_) => {}
         Err(_) => v.add(at.field("seccomp_mode"), unknown(privileges.seccomp_mode)),
     }
-    v.unsupported(
-        at.field("seccomp_profile"),
-        !privileges.seccomp_profile.is_empty(),
-    );
     if v1::AppArmorMode::try_from(privileges.apparmor_mode).is_err() {
         v.add(at.field("apparmor_mode"), unknown(privileges.apparmor_mode));
     }
@@ -193,8 +201,13 @@ fn check_mounts(v: &mut Violations, at: At<'_>, mounts: &[v1::Mount]) {
 }
 
 fn check_bind(v: &mut Violations, at: At<'_>, options: &v1::BindOptions) {
-    if v1::Propagation::try_from(options.propagation).is_err() {
-        v.add(at.field("propagation"), unknown(options.propagation));
+    match v1::Propagation::try_from(options.propagation) {
+        Ok(kind @ (v1::Propagation::Shared | v1::Propagation::Rshared)) => v.add(
+            at.field("propagation"),
+            format!("{} is not supported yet", kind.as_str_name()),
+        ),
+        Ok(_) => {}
+        Err(_) => v.add(at.field("propagation"), unknown(options.propagation)),
     }
     v.unsupported(
         at.field("read_only_non_recursive"),
@@ -332,37 +345,6 @@ const ULIMITS: [&str; 16] = [
     "stack",
 ];
 
-/// `net_admin` or `CAP_NET_ADMIN`.
-#[must_use]
-pub fn parse_capability(name: &str) -> Option<oci_spec::runtime::Capability> {
-    let upper = name.to_ascii_uppercase();
-    upper.strip_prefix("CAP_").unwrap_or(&upper).parse().ok()
-}
-
-/// `TERM`, `SIGTERM`, `RTMIN+3` or a number.
-#[must_use]
-pub fn parse_signal(text: &str) -> Option<i32> {
-    if let Ok(number) = text.parse::<i32>() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(rest) = name.strip_prefix("RTMIN") {
-        let offset = if rest.is_empty() {
-            0
-        } else {
-            rest.strip_prefix('+')?.parse().ok()?
-        };
-        return (0..=30)
-            .contains(&offset)
-            .then(|| libc::SIGRTMIN() + offset);
-    }
-    format!("SIG{name}")
-        .parse::<nix::sys::signal::Signal>()
-        .ok()
-        .map(|signal| signal as i32)
-}
-
 fn check_user(v: &mut Violations, at: At<'_>, user: &str) {
     let mut parts = user.split(':');
     for part in parts.by_ref().take(2) {
@@ -407,29 +389,5 @@ fn absolute(v: &mut Violations, at: At<'_>, path: &str) {
 fn no_nul(v: &mut Violations, at: At<'_>, text: &str) {
     if text.contains('\0') {
         v.add(at, "holds a NUL byte");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_by_name_and_number() {
-        assert_eq!(parse_signal("SIGTERM"), Some(15));
-        assert_eq!(parse_signal("quit"), Some(3));
-        assert_eq!(parse_signal("9"), Some(9));
-        assert_eq!(parse_signal("RTMIN+3"), Some(libc::SIGRTMIN() + 3));
-        for bad in ["0", "65", "SIGNOPE", "RTMIN+x", "RTMIN-1", "-9"] {
-            assert_eq!(parse_signal(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn capabilities_with_and_without_prefix() {
-        use oci_spec::runtime::Capability;
-        assert_eq!(parse_capability("net_admin"), Some(Capability::NetAdmin));
-        assert_eq!(parse_capability("CAP_CHOWN"), Some(Capability::Chown));
-        assert_eq!(parse_capability("CAP_NOPE"), None);
     }
 }

@@ -17,7 +17,8 @@ use fairlead_api::v1;
 use netdp::Engine;
 use v1::change::Object;
 
-pub use container::{parse_capability, parse_signal};
+pub use ::container::parse_capability;
+pub use ::container::process::parse_signal;
 pub use network::{check_subnet, endpoint, network, node, service};
 pub use task::{parse_size, task};
 pub use violations::{At, Violations, is_id};

@@ -108,6 +108,8 @@ pub(crate) struct TarReader<R> {
     /// Bytes of the current entry's data that were not read yet, and the padding after them.
     remaining: u64,
     padding: u64,
+    /// Bytes of the extended headers before the current entry.
+    extended: u64,
 }
 
 impl<R: Stream> TarReader<R> {
@@ -116,6 +118,7 @@ impl<R: Stream> TarReader<R> {
             inner,
             offset: 0,
             remaining: 0,
+            extended: 0,
             padding: 0,
         }
     }
@@ -133,6 +136,7 @@ impl<R: Stream> TarReader<R> {
         let mut long_name = None;
         let mut long_link = None;
         let mut pax = Pax::default();
+        self.extended = 0;
         loop {
             let more = self.finish_entry()?;
             let start = self.offset;
@@ -292,8 +296,12 @@ impl<R: Stream> TarReader<R> {
 
     /// The whole data of an extended header.
     fn extended(&mut self, size: u64, start: u64) -> Result<Vec<u8>, TarError> {
-        if size > MAX_EXTENDED {
-            let reason = format!("an extended header of {size} bytes, at most {MAX_EXTENDED}");
+        self.extended = self.extended.saturating_add(size);
+        if self.extended > MAX_EXTENDED {
+            let reason = format!(
+                "extended headers of {} bytes before one entry, at most {MAX_EXTENDED}",
+                self.extended
+            );
             return Err(TarError::Header {
                 offset: start,
                 reason,

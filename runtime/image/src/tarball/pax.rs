@@ -1,5 +1,8 @@
 //! PAX extended headers (POSIX.1-2001 pax, "pax Header Block").
 
+/// No file system keeps as many of a file.
+const MAX_XATTRS: usize = 1024;
+
 /// What PAX records say about the next entry.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
@@ -93,6 +96,9 @@ impl Pax {
                         return Err("an extended attribute without a proper name".into());
                     }
                     self.xattrs.retain(|(known, _)| known != name);
+                    if self.xattrs.len() == MAX_XATTRS {
+                        return Err(format!("more than {MAX_XATTRS} extended attributes"));
+                    }
                     self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
             }

@@ -1,6 +1,6 @@
 //! Names of entries, as paths below a layer's root.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+use std::{ffi::OsStr, ops::Range, os::unix::ffi::OsStrExt};
 
 use crate::LayerError;
 
@@ -51,6 +51,13 @@ impl EntryPath {
             path.extend_from_slice(component);
         }
         Ok(Self(path))
+    }
+
+    /// The paths below this one, in their order.
+    pub(crate) fn below(&self) -> Range<Self> {
+        // In ASCII, `0` comes behind `/`.
+        let with = |end: u8| Self([&self.0[..], &[end]].concat());
+        with(b'/')..with(b'/' + 1)
     }
 
     /// The directory, and the name in it; `None` for the root.

@@ -275,12 +275,15 @@ impl<'a> Writer<'a> {
             return Ok(());
         };
         if tree::file_type(&existing) == SFlag::S_IFDIR {
-            let gone = |path: &EntryPath| {
-                let below = path.as_bytes().strip_prefix(place.path.as_bytes());
-                below.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-            };
-            self.times.retain(|path, _| !gone(path));
-            self.implied.retain(|path| !gone(path));
+            // Only these are looked at: an archive may do this for each of a million directories.
+            let below = place.path.below();
+            let times = self.times.range(below.clone()).map(|(path, _)| path);
+            let mut gone: Vec<EntryPath> = times.cloned().collect();
+            gone.extend(self.implied.range(below).cloned());
+            for path in gone.iter().chain([&place.path]) {
+                self.times.remove(path);
+                self.implied.remove(path);
+            }
         }
         self.at(
             tree::remove(&place.directory, place.name),

@@ -107,7 +107,9 @@ impl Drop for Bundle {
         if let Ok(cgroup) = container::Cgroup::open(&self.options.cgroup_parent, "task") {
             let _ = cgroup.kill();
         }
-        if let Ok(shims) = container::Cgroup::open(&self.options.cgroup_parent, "shims") {
+        if let Ok(shims) =
+            container::Cgroup::open(&self.options.cgroup_parent, container::cgroup::SHIMS)
+        {
             for _ in 0..100 {
                 if shims.procs().is_ok_and(|pids| pids.is_empty()) {
                     break;
