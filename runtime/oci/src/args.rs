@@ -1,0 +1,335 @@
+//! The command line. Options may stand before and after the container's id.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// `runc --version` has these lines, which clients read: Docker looks for the word "version".
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
+/// Runs containers by the OCI runtime specification.
+#[derive(Debug, Parser)]
+#[command(name = "fairlead-oci", version = VERSION, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Where the state of containers is kept; should be on a tmpfs
+    /// [default: /run/fairlead-oci, or $XDG_RUNTIME_DIR/fairlead-oci of an ordinary user]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    pub root: Option<PathBuf>,
+    /// Where messages are appended; else they go to stderr
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// How messages look
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Who makes the cgroups
+    #[arg(
+        long,
+        global = true,
+        value_name = "MANAGER",
+        default_value = "cgroupfs"
+    )]
+    pub cgroup_manager: CgroupManager,
+    /// The same as --cgroup-manager=systemd
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Say more
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Taken for the sake of runc's callers; whoever is not root runs without privileges
+    #[arg(
+        id = "rootless-mode",
+        long = "rootless",
+        value_name = "VALUE",
+        hide = true
+    )]
+    pub rootless: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CgroupManager {
+    /// This program, in the cgroup file systems
+    Cgroupfs,
+    /// systemd, as a transient unit
+    Systemd,
+    /// Nobody: containers stay in the cgroup of the caller, without limits
+    Disabled,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a container, up to the point where its program could start
+    Create(Create),
+    /// Start the program of a container that was created
+    Start(Id),
+    /// Create a container, start it, wait for its end and delete it
+    Run(Run),
+    /// Print the state of a container as JSON
+    State(Id),
+    /// Send a signal to the first process of a container
+    Kill(Kill),
+    /// Delete a container that has stopped
+    Delete(Delete),
+    /// Run another program in a container
+    Exec(Box<Exec>),
+    /// List the processes of a container
+    Ps(Ps),
+    /// List the containers
+    List(List),
+    /// Freeze the processes of a container
+    Pause(Id),
+    /// Let the processes of a container go on
+    Resume(Id),
+    /// Change the limits of a container
+    Update(Box<Update>),
+    /// Print statistics and events of a container
+    Events(Events),
+    /// Write a config.json to start from
+    Spec(Spec),
+    /// Print what this runtime can do as JSON
+    Features,
+}
+
+#[derive(Debug, Args)]
+pub struct Id {
+    /// The container's id
+    #[arg(value_name = "CONTAINER")]
+    pub id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The container's id: letters, digits, and _ + - . after the first
+    #[arg(value_name = "CONTAINER")]
+    pub id: String,
+    /// The directory with config.json
+    #[arg(long, short, value_name = "DIRECTORY", default_value = ".")]
+    pub bundle: PathBuf,
+    /// A socket that takes the other side of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Where to write the process id
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Change the root by moving it, for a root on an initramfs
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Keep the session keyring of the caller
+    #[arg(long)]
+    pub no_new_keyring: bool,
+    /// How many descriptors from 3 on the program inherits, beside those of LISTEN_FDS
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub create: Create,
+    /// Return when the program runs
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Keep the container when it has ended
+    #[arg(long)]
+    pub keep: bool,
+    /// Do not become the parent of the container's orphans
+    #[arg(long)]
+    pub no_subreaper: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// The container's id
+    #[arg(value_name = "CONTAINER")]
+    pub id: String,
+    /// The signal, by name or number
+    #[arg(value_name = "SIGNAL", default_value = "SIGTERM")]
+    pub signal: String,
+    /// Send it to all processes of the container
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// The container's id
+    #[arg(value_name = "CONTAINER")]
+    pub id: String,
+    /// Kill it first if it runs; a container that does not exist is no error
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The container's id
+    #[arg(value_name = "CONTAINER")]
+    pub id: String,
+    /// The program and its arguments, unless --process gives them
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub command: Vec<String>,
+    /// A socket that takes the other side of the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// The working directory
+    #[arg(long, value_name = "DIRECTORY")]
+    pub cwd: Option<PathBuf>,
+    /// A variable for the environment, NAME=VALUE
+    #[arg(long, short, value_name = "VARIABLE")]
+    pub env: Vec<String>,
+    /// Give it a terminal
+    #[arg(long, short)]
+    pub tty: bool,
+    /// The user, by number: UID or UID:GID
+    #[arg(long, short, value_name = "USER")]
+    pub user: Option<String>,
+    /// A further group id
+    #[arg(long, short = 'g', value_name = "GID")]
+    pub additional_gids: Vec<u32>,
+    /// A file with the process as config.json has it
+    #[arg(long, short, value_name = "FILE", conflicts_with = "command")]
+    pub process: Option<PathBuf>,
+    /// Return when the program runs
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Where to write the process id
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// Set no_new_privs
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// A further capability, bounding, effective and permitted
+    #[arg(long, short, value_name = "CAPABILITY")]
+    pub cap: Vec<String>,
+    /// How many descriptors from 3 on the program inherits
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// A cgroup below the container's own, for the process
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<String>,
+    /// Also in a paused container; the program starts when that is resumed
+    #[arg(long)]
+    pub ignore_paused: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// The container's id
+    #[arg(value_name = "CONTAINER")]
+    pub id: String,
+    /// How the list looks
+    #[arg(long, short, value_name = "FORMAT", default_value = "table")]
+    pub format: ListFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// How the list looks
+    #[arg(long, short, value_name = "FORMAT", default_value = "table")]
+    pub format: ListFormat,
+    /// Only the ids
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    /// The container's id
+    #[arg(value_name = "CONTAINER")]
+    pub id: String,
+    /// Pause between statistics: 5s, 500ms, 1m
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub interval: String,
+    /// Print the statistics once and end
+    #[arg(long)]
+    pub stats: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Spec {
+    /// Where to write it
+    #[arg(long, short, value_name = "DIRECTORY", default_value = ".")]
+    pub bundle: PathBuf,
+    /// For an ordinary user
+    #[arg(long)]
+    pub rootless: bool,
+}
+
+/// Sizes are in bytes, or with one of the suffixes k, m, g, t; -1 is no limit.
+#[derive(Debug, Args)]
+pub struct Update {
+    /// The container's id
+    #[arg(value_name = "CONTAINER")]
+    pub id: String,
+    /// A file with linux.resources as config.json has it, - for stdin; the other options count
+    /// on top of it
+    #[arg(long, short, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// Weight of block I/O, 10 to 1000
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
+    /// Length of a period of CPU time, in microseconds
+    #[arg(long, value_name = "N")]
+    pub cpu_period: Option<u64>,
+    /// CPU time in a period, in microseconds
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub cpu_quota: Option<i64>,
+    /// CPU time that may be saved up, in microseconds
+    #[arg(long, value_name = "N")]
+    pub cpu_burst: Option<u64>,
+    /// CPU shares against other containers
+    #[arg(long, visible_alias = "cpu-shares", value_name = "N")]
+    pub cpu_share: Option<u64>,
+    /// Length of a period of real-time CPU time, in microseconds
+    #[arg(long, value_name = "N")]
+    pub cpu_rt_period: Option<u64>,
+    /// Real-time CPU time in a period, in microseconds
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// The CPUs that may be used
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// The memory nodes that may be used
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// 1 to run only when nothing else does
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub cpu_idle: Option<i64>,
+    /// Memory
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// Memory below which the container is spared
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// Memory and swap together
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// How many processes and threads there may be
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub pids_limit: Option<i64>,
+}

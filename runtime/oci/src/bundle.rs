@@ -1,0 +1,76 @@
+//! A bundle: the directory with `config.json` (bundle.md).
+
+use crate::error::OciError;
+use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Far more than any configuration; larger files are refused rather than read into memory.
+const MAX_CONFIG: u64 = 16 << 20;
+
+pub struct Bundle {
+    pub directory: PathBuf,
+    pub spec: Spec,
+    /// The text of the configuration.
+    pub text: Vec<u8>,
+}
+
+impl Bundle {
+    pub fn read(directory: &Path) -> Result<Self, OciError> {
+        let directory = directory
+            .canonicalize()
+            .map_err(OciError::file("open bundle", directory))?;
+        let path = directory.join("config.json");
+        let text = read(&path)?;
+        let spec = parse(&path, &text)?;
+        Ok(Self {
+            directory,
+            spec,
+            text,
+        })
+    }
+
+    /// The directory of the root file system.
+    pub fn root(&self) -> Result<PathBuf, OciError> {
+        let path = self.directory.join("config.json");
+        let Some(root) = self.spec.root() else {
+            let reason = "root: missing".into();
+            return Err(OciError::Json { path, reason });
+        };
+        let root = self.directory.join(root.path());
+        root.canonicalize()
+            .map_err(OciError::file("open root file system", root))
+    }
+}
+
+/// A regular file of a sane size.
+pub fn read(path: &Path) -> Result<Vec<u8>, OciError> {
+    let file = File::open(path).map_err(OciError::file("open", path))?;
+    limited(file, path)
+}
+
+/// A stream of a sane size.
+pub fn limited(stream: impl Read, path: &Path) -> Result<Vec<u8>, OciError> {
+    let mut text = Vec::new();
+    stream
+        .take(MAX_CONFIG + 1)
+        .read_to_end(&mut text)
+        .map_err(OciError::file("read", path))?;
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(OciError::Json {
+            path: path.into(),
+            reason: format!("longer than {} MiB", MAX_CONFIG >> 20),
+        });
+    }
+    Ok(text)
+}
+
+/// JSON that may not be deeper than 128 (`serde_json`'s limit).
+pub fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, OciError> {
+    serde_json::from_slice(text).map_err(|error| OciError::Json {
+        path: path.into(),
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,152 @@
+//! `create`.
+
+use super::Context;
+use crate::args::{self, CgroupManager};
+use crate::bundle::Bundle;
+use crate::error::OciError;
+use crate::store::{Entry, Saved, write_pid};
+use crate::time;
+use crate::tty;
+use container::cgroup::{Driver, Existing};
+use container::hooks::{self, Point};
+use container::{CgroupPath, CreateOptions, Rootfs, Started, connect_console, process};
+use oci_spec::runtime::{ContainerState, Spec};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+pub fn run(context: &Context<'_>, args: args::Create) -> Result<ExitCode, OciError> {
+    let console = args
+        .console_socket
+        .as_deref()
+        .map(connect_console)
+        .transpose()?;
+    let bundle = Bundle::read(&args.bundle)?;
+    create(context, &args, &bundle, console)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A container that waits for its start, and its first process.
+pub fn create(
+    context: &Context<'_>,
+    args: &args::Create,
+    bundle: &Bundle,
+    console: Option<OwnedFd>,
+) -> Result<(Entry, Started), OciError> {
+    let saved = Saved {
+        id: args.id.clone(),
+        bundle: bundle.directory.clone(),
+        rootfs: bundle.root()?,
+        created: time::rfc3339(time::now()),
+        owner: nix::unistd::geteuid().as_raw(),
+        cgroup: cgroup(context, &args.id, &bundle.spec)?,
+        process: None,
+    };
+    let cgroup = saved.cgroup.as_ref().map(ToString::to_string);
+    let (root, cgroup) = (saved.rootfs.display(), cgroup.unwrap_or_default());
+    context.log.debug(&format!(
+        "create {}: root {root}, cgroup {cgroup}",
+        saved.id
+    ));
+    let mut entry = context.store.add(saved, &bundle.text)?;
+    match make(context, args, bundle, console, &mut entry) {
+        Ok(started) => {
+            for warning in &started.warnings {
+                context.log.warning(&warning.to_string());
+            }
+            Ok((entry, started))
+        }
+        Err(error) => {
+            // Nothing is left but the entry; the error that led here is the one to report.
+            run_poststop(context, &bundle.spec, &entry);
+            entry.forget()?;
+            Err(error)
+        }
+    }
+}
+
+fn make(
+    context: &Context<'_>,
+    args: &args::Create,
+    bundle: &Bundle,
+    console: Option<OwnedFd>,
+    entry: &mut Entry,
+) -> Result<Started, OciError> {
+    let mut spec = bundle.spec.clone();
+    let mut options = CreateOptions::new(Rootfs::Directory(entry.saved.rootfs.clone()));
+    let listening = inherited(&mut spec, args.preserve_fds)?;
+    options.cgroup = entry.saved.cgroup.clone();
+    if context.cgroups == CgroupManager::Disabled
+        && let Some(linux) = spec.linux_mut()
+    {
+        // Who says so knows that there are no limits then.
+        linux.set_cgroups_path(None).set_resources(None);
+    }
+    options.existing_cgroup = Existing::UseEmpty;
+    options.stdio = tty::stdio(console.is_some())?;
+    options.console = console;
+    options.seccomp = context.filter(&spec)?;
+    options.preserve_fds = listening;
+    options.identity = Some(entry.identity());
+    options.start_socket = Some(entry.start_socket());
+    options.no_pivot = args.no_pivot;
+    options.no_new_keyring = args.no_new_keyring;
+    let created = container::create(&spec, options)?;
+    entry.saved.process = Some((created.pid(), process::start_time(created.pid())?));
+    entry.save()?;
+    if let Some(path) = &args.pid_file {
+        write_pid(path, created.pid())?;
+    }
+    Ok(created.detach()?)
+}
+
+/// How many descriptors the program inherits, those of LISTEN_FDS among them
+/// (sd_listen_fds(3)); tells the program of these.
+fn inherited(spec: &mut Spec, preserve: u32) -> Result<u32, OciError> {
+    let Ok(listening) = std::env::var("LISTEN_FDS") else {
+        return Ok(preserve);
+    };
+    let bad = || OciError::Option {
+        option: "LISTEN_FDS",
+        reason: format!("\"{listening}\" is no number of descriptors"),
+    };
+    let count: u32 = listening.parse().map_err(|_| bad())?;
+    if let Some(process) = spec.process_mut()
+        && count > 0
+    {
+        let env = process.env_mut().get_or_insert_with(Vec::new);
+        env.retain(|v| !v.starts_with("LISTEN_FDS=") && !v.starts_with("LISTEN_PID="));
+        env.push(format!("LISTEN_FDS={count}"));
+        env.push("LISTEN_PID=1".into());
+        if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+            env.push(format!("LISTEN_FDNAMES={names}"));
+        }
+    }
+    preserve.checked_add(count).ok_or_else(bad)
+}
+
+fn cgroup(context: &Context<'_>, id: &str, spec: &Spec) -> Result<Option<CgroupPath>, OciError> {
+    let driver = match context.cgroups {
+        CgroupManager::Disabled => return Ok(None),
+        CgroupManager::Cgroupfs => Driver::Cgroupfs,
+        CgroupManager::Systemd => {
+            return Err(OciError::Option {
+                option: "--cgroup-manager",
+                reason: "systemd is not supported yet; use cgroupfs".into(),
+            });
+        }
+    };
+    let path = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.cgroups_path().as_ref());
+    let path = path.map(|path| path.to_string_lossy());
+    Ok(Some(CgroupPath::from_spec(path.as_deref(), id, driver)?))
+}
+
+/// A hook that fails then cannot change anything any more.
+pub fn run_poststop(context: &Context<'_>, spec: &Spec, entry: &Entry) {
+    let state = entry.identity().state(spec, ContainerState::Stopped, None);
+    if let Err(failure) = hooks::run(spec, Point::Poststop, &state) {
+        context.log.warning(&failure.to_string());
+    }
+}

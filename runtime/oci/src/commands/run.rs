@@ -1,0 +1,54 @@
+//! `run`.
+
+use super::{Context, create, delete, foreground, start};
+use crate::args;
+use crate::bundle::Bundle;
+use crate::error::OciError;
+use crate::tty;
+use std::process::ExitCode;
+
+pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError> {
+    let bundle = Bundle::read(&args.create.bundle)?;
+    let terminal = bundle.spec.process().as_ref().and_then(|p| p.terminal()) == Some(true);
+    let (console, ours) = match &args.create.console_socket {
+        Some(path) => (Some(container::connect_console(path)?), None),
+        None if terminal && args.detach => {
+            return Err(OciError::Option {
+                option: "--detach",
+                reason: "the container wants a terminal; give --console-socket too".into(),
+            });
+        }
+        None if terminal => {
+            let (theirs, ours) = tty::console()?;
+            (Some(theirs), Some(ours))
+        }
+        None => (None, None),
+    };
+    if !args.detach {
+        foreground::prepare(!args.no_subreaper)?;
+    }
+    let (entry, started) = create::create(context, &args.create, &bundle, console)?;
+    let relay = match &ours {
+        Some(console) => Some(tty::Relay::new(tty::receive(console)?)),
+        None => None,
+    };
+    if let Err(error) = start::start(context, &entry) {
+        // The error that led here is the one to report.
+        if let Err(error) = delete::delete(context, entry) {
+            context.log.warning(&error.to_string());
+        }
+        return Err(error);
+    }
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let id = entry.unlock().id;
+    let exit = foreground::wait(started.pid, &started.pidfd, relay)?;
+    if !args.keep {
+        match context.store.get(&id) {
+            Err(OciError::NotFound(_)) => {} // somebody else was faster
+            entry => delete::delete(context, entry?)?,
+        }
+    }
+    Ok(foreground::exit_code(exit))
+}

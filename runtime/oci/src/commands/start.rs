@@ -1,0 +1,46 @@
+//! `start`.
+
+use super::Context;
+use super::delete::destroy;
+use crate::error::OciError;
+use crate::store::Entry;
+use container::hooks::{self, Point};
+use container::seccomp::Agent;
+use oci_spec::runtime::ContainerState;
+use std::process::ExitCode;
+
+pub fn run(context: &Context<'_>, id: &str) -> Result<ExitCode, OciError> {
+    let entry = context.store.get(id)?;
+    start(context, &entry)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the container's process become the program.
+pub fn start(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
+    let wrong = |status| OciError::WrongStatus {
+        id: entry.saved.id.clone(),
+        status,
+        wanted: "only one that was created and not yet started can be started",
+    };
+    match entry.status()? {
+        ContainerState::Created => {}
+        ContainerState::Stopped => return Err(wrong("stopped")),
+        _ => return Err(wrong("running")),
+    }
+    let (spec, identity) = (entry.spec()?, entry.identity());
+    let (pid, pidfd) = entry.running()?;
+    let agent = Agent::of(&spec, Some(&identity), ContainerState::Creating, pid)?;
+    container::start_at(&entry.start_socket(), agent.as_ref(), &pidfd)?;
+    let _ = std::fs::remove_file(entry.start_socket()); // nobody listens any more
+    let state = identity.state(&spec, ContainerState::Running, Some(pid));
+    hooks::run(&spec, Point::Poststart, &state).map_err(|failure| {
+        // It must not run without what its hooks were to do (runtime.md, "Lifecycle", 9).
+        if let Err(error) = destroy(entry) {
+            context.log.warning(&error.to_string());
+        }
+        OciError::Hook {
+            id: entry.saved.id.clone(),
+            failure,
+        }
+    })
+}

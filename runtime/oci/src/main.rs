@@ -1,0 +1,69 @@
+//! `fairlead-oci`: a container runtime with the command line of runc, for podman, containerd,
+//! Docker and whoever else drives a runtime by it.
+//!
+//! Each command is a short-lived process; what it must know of a container it finds in a directory
+//! of the container ([`store`]). The work is done by the library `container`.
+
+mod args;
+mod bundle;
+mod commands;
+mod error;
+mod log;
+mod numbers;
+mod store;
+mod time;
+mod tty;
+
+use args::{Cli, Command};
+use clap::Parser;
+use error::OciError;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // a closed stderr hears nothing
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let log = log::Log::new(&cli.global);
+    match run(cli, &log) {
+        Ok(code) => code,
+        Err(error) => {
+            log.error(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli, log: &log::Log) -> Result<ExitCode, OciError> {
+    let context = commands::Context::new(cli.global, log)?;
+    if matches!(
+        cli.command,
+        Command::Create(_) | Command::Run(_) | Command::Exec(_)
+    ) {
+        // What runs in a container must not reach this file for writing.
+        container::protect::protect().map_err(|errno| OciError::System {
+            step: "protect own executable",
+            errno,
+        })?;
+    }
+    match cli.command {
+        Command::Create(args) => commands::create::run(&context, args),
+        Command::Start(args) => commands::start::run(&context, &args.id),
+        Command::Run(args) => commands::run::run(&context, args),
+        Command::State(args) => commands::state::run(&context, &args.id),
+        Command::Kill(args) => commands::kill::run(&context, &args),
+        Command::Delete(args) => commands::delete::run(&context, &args),
+        Command::Exec(args) => commands::exec::run(&context, args),
+        Command::Ps(args) => commands::ps::run(&context, &args),
+        Command::List(args) => commands::list::run(&context, &args),
+        Command::Pause(args) => commands::freeze::pause(&context, &args.id),
+        Command::Resume(args) => commands::freeze::resume(&context, &args.id),
+        Command::Update(args) => commands::update::run(&context, &args),
+        Command::Events(args) => commands::events::run(&context, &args),
+        Command::Spec(args) => commands::spec::run(&args),
+        Command::Features => commands::features::run(),
+    }
+}

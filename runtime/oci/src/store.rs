@@ -1,0 +1,362 @@
+//! What is known of each container: a directory per container, below the one of `--root`.
+//!
+//! - `state.json` is written before anything is made, and again when the process exists: whoever
+//!   finds it can undo the rest.
+//! - `config.json` is the configuration as it was when the container was created; that of the
+//!   bundle may change.
+//! - `start` is a socket at which the container's process waits for the word to start.
+//!
+//! Whoever changes a container holds a lock on its directory.
+
+use crate::bundle;
+use crate::error::OciError;
+use container::{Cgroup, CgroupError, CgroupPath, Identity, process};
+use nix::fcntl::{Flock, FlockArg};
+use oci_spec::runtime::{ContainerState, Spec};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `state.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Saved {
+    pub id: String,
+    pub bundle: PathBuf,
+    /// The directory of the root file system.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// The user id of whoever created it.
+    pub owner: u32,
+    /// Its cgroup, unless it has none of its own.
+    pub cgroup: Option<CgroupPath>,
+    /// The first process and when that was started ([`process::start_time`]), once it exists.
+    pub process: Option<(i32, u64)>,
+}
+
+/// The directory of `--root`.
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Where compiled filters of system calls are kept. No container's id begins like this.
+    pub fn filters(&self) -> PathBuf {
+        self.root.join(".seccomp")
+    }
+
+    /// Makes a container's directory and writes down what it is about to be. The lock is held.
+    pub fn add(&self, saved: Saved, config: &[u8]) -> Result<Entry, OciError> {
+        check_id(&saved.id)?;
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        (builder.recursive(true).create(&self.root))
+            .map_err(OciError::file("create", &self.root))?;
+        let directory = self.root.join(&saved.id);
+        match builder.recursive(false).create(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(OciError::Exists(saved.id));
+            }
+            result => result.map_err(OciError::file("create", &directory))?,
+        }
+        let entry = Entry {
+            lock: lock(&directory)?,
+            directory,
+            saved,
+        };
+        let written = write(&entry.config_path(), config).and_then(|()| entry.save());
+        match written {
+            Ok(()) => Ok(entry),
+            Err(error) => {
+                entry.forget()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// A container's entry, locked.
+    pub fn get(&self, id: &str) -> Result<Entry, OciError> {
+        check_id(id)?;
+        let directory = self.root.join(id);
+        let missing = || OciError::NotFound(id.into());
+        let lock = match lock(&directory) {
+            Err(OciError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(missing());
+            }
+            result => result?,
+        };
+        let path = directory.join("state.json");
+        let text = match bundle::read(&path) {
+            // Deleted while we waited for the lock, or killed before it was written.
+            Err(OciError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                if !directory.exists() {
+                    return Err(missing());
+                }
+                let saved = half_made(id);
+                return Ok(Entry {
+                    lock,
+                    directory,
+                    saved,
+                });
+            }
+            result => result?,
+        };
+        let saved = bundle::parse(&path, &text)?;
+        Ok(Entry {
+            lock,
+            directory,
+            saved,
+        })
+    }
+
+    /// The ids of all containers, sorted.
+    pub fn ids(&self) -> Result<Vec<String>, OciError> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            result => result.map_err(OciError::file("read", &self.root))?,
+        };
+        let names = entries
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok());
+        let mut ids: Vec<String> = names.filter(|name| check_id(name).is_ok()).collect();
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+/// What is known of a container whose creation was killed before it wrote anything down: nothing
+/// was made then.
+fn half_made(id: &str) -> Saved {
+    Saved {
+        id: id.into(),
+        bundle: PathBuf::new(),
+        rootfs: PathBuf::new(),
+        created: String::new(),
+        owner: 0,
+        cgroup: None,
+        process: None,
+    }
+}
+
+/// One container's directory, locked.
+pub struct Entry {
+    #[allow(dead_code)] // held, not read
+    lock: Flock<File>,
+    directory: PathBuf,
+    pub saved: Saved,
+}
+
+impl Entry {
+    pub fn save(&self) -> Result<(), OciError> {
+        let path = self.directory.join("state.json");
+        let json = serde_json::to_vec(&self.saved).map_err(|error| OciError::Json {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        write(&path, &json)
+    }
+
+    /// Removes what is known of the container. Nothing of it may be left.
+    pub fn forget(self) -> Result<(), OciError> {
+        fs::remove_dir_all(&self.directory).map_err(OciError::file("remove", &self.directory))
+    }
+
+    /// Lets others at it.
+    pub fn unlock(self) -> Saved {
+        self.saved
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.directory.join("config.json")
+    }
+
+    /// The configuration that it was created with.
+    pub fn spec(&self) -> Result<Spec, OciError> {
+        let path = self.config_path();
+        bundle::parse(&path, &bundle::read(&path)?)
+    }
+
+    /// Where its process waits for the word to start.
+    pub fn start_socket(&self) -> PathBuf {
+        self.directory.join("start")
+    }
+
+    /// What hooks are told.
+    pub fn identity(&self) -> Identity {
+        self.saved.identity()
+    }
+
+    /// Its first process, while that lives.
+    pub fn process(&self) -> Result<Option<(i32, OwnedFd)>, OciError> {
+        let Some((pid, start_time)) = self.saved.process else {
+            return Ok(None);
+        };
+        let pidfd = match process::open_verified(pid, start_time) {
+            Err(process::ProcessError::Gone(_) | process::ProcessError::Reused(_)) => {
+                return Ok(None);
+            }
+            result => result?,
+        };
+        // A zombie has ended too, whoever its parent is.
+        let ended = process::wait_ended(&pidfd, Some(Duration::ZERO))?;
+        Ok((!ended).then_some((pid, pidfd)))
+    }
+
+    /// As [`Entry::process`]; a container that does not run is an error.
+    pub fn running(&self) -> Result<(i32, OwnedFd), OciError> {
+        let missing = || OciError::NotRunning(self.saved.id.clone());
+        self.process()?.ok_or_else(missing)
+    }
+
+    /// Its cgroup; `None` when it has none, or that is gone.
+    pub fn cgroup(&self) -> Result<Option<Cgroup>, OciError> {
+        let Some(path) = &self.saved.cgroup else {
+            return Ok(None);
+        };
+        match Cgroup::open_at(path) {
+            Err(CgroupError::NotFound(_)) => Ok(None),
+            result => Ok(Some(result?)),
+        }
+    }
+
+    /// Where it is in its life.
+    pub fn status(&self) -> Result<ContainerState, OciError> {
+        if self.saved.process.is_none() {
+            // The lock is ours: whoever was creating it is gone.
+            return Ok(ContainerState::Stopped);
+        }
+        if self.process()?.is_none() {
+            return Ok(ContainerState::Stopped);
+        }
+        if container::waits_at(&self.start_socket()) {
+            return Ok(ContainerState::Created);
+        }
+        Ok(ContainerState::Running)
+    }
+}
+
+impl Saved {
+    pub fn identity(&self) -> Identity {
+        Identity {
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+        }
+    }
+}
+
+/// Locks a directory; waits while somebody else has it.
+fn lock(directory: &Path) -> Result<Flock<File>, OciError> {
+    let file = File::open(directory).map_err(OciError::file("open", directory))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| OciError::File {
+        action: "lock",
+        path: directory.into(),
+        source: errno.into(),
+    })
+}
+
+/// So that whoever reads finds the old content or the new. The directory is on a tmpfs as a rule:
+/// it need not survive the machine.
+fn write(path: &Path, content: &[u8]) -> Result<(), OciError> {
+    let new = path.with_extension("new");
+    let written = File::create(&new)
+        .and_then(|mut file| file.write_all(content))
+        .and_then(|()| fs::rename(&new, path));
+    written.map_err(OciError::file("write", path))
+}
+
+/// Written in one go, as whoever waits for the file expects it.
+pub fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let written = fs::write(&new, pid.to_string()).and_then(|()| fs::rename(&new, path));
+    written.map_err(OciError::file("write process id to", path))
+}
+
+fn check_id(id: &str) -> Result<(), OciError> {
+    let bad = |reason| {
+        Err(OciError::BadId {
+            id: id.into(),
+            reason,
+        })
+    };
+    let first = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !id.starts_with(first) {
+        return bad("it begins with a letter, a digit or _");
+    }
+    if !id.chars().all(|c| first(c) || "+-.".contains(c)) {
+        return bad("it has letters, digits, and _ + - .");
+    }
+    if id.len() > 200 {
+        return bad("it is longer than 200 bytes");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for id in ["a", "web.1", "0", "_x", "A-b+c_d.e"] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in [
+            "",
+            ".",
+            "..",
+            "-a",
+            "a/b",
+            "a b",
+            "ä",
+            "../x",
+            "a\0",
+            &"x".repeat(201),
+        ] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn one_of_each() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let store = Store::new(root.path().join("deep/er"));
+        let saved = Saved {
+            owner: 7,
+            ..half_made("one")
+        };
+        let entry = store.add(saved.clone(), b"{}").expect("added");
+        assert!(matches!(store.add(saved, b"{}"), Err(OciError::Exists(_))));
+        drop(entry);
+        let entry = store.get("one").expect("there");
+        assert_eq!(entry.saved.owner, 7);
+        assert_eq!(entry.status().expect("status"), ContainerState::Stopped);
+        assert_eq!(store.ids().expect("ids"), ["one"]);
+        entry.forget().expect("forgotten");
+        assert!(matches!(store.get("one"), Err(OciError::NotFound(_))));
+        assert!(store.ids().expect("ids").is_empty());
+    }
+
+    #[test]
+    fn what_a_killed_creation_leaves_can_be_removed() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let store = Store::new(root.path().into());
+        fs::create_dir(root.path().join("half")).expect("mkdir");
+        store
+            .get("half")
+            .expect("an entry")
+            .forget()
+            .expect("forgotten");
+        fs::create_dir(root.path().join("torn")).expect("mkdir");
+        fs::write(root.path().join("torn/state.json"), "{").expect("write");
+        assert!(matches!(store.get("torn"), Err(OciError::Json { .. })));
+    }
+}
