@@ -6,6 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::format::quantity::parse_duration;
 
+mod ipvs;
+
+pub use ipvs::{IpvsColumns, IpvsCommand, IpvsLsArgs, IpvsPlace, IpvsRestoreArgs, IpvsService};
+
 /// The command line of a Fairlead node.
 #[derive(Debug, Parser)]
 #[command(name = "fairlead", version, propagate_version = true)]
@@ -56,6 +60,9 @@ pub enum Command {
     /// Endpoints: one task on one network
     #[command(subcommand)]
     Endpoint(EndpointCommand),
+    /// The kernel's IPVS in this network namespace or another; needs root, and no daemon
+    #[command(subcommand)]
+    Ipvs(IpvsCommand),
     /// Print the JSON schema of the files that `apply` reads
     Schema,
 }

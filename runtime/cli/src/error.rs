@@ -51,6 +51,14 @@ pub enum CliError {
         /// Its name.
         name: String,
     },
+    /// The kernel's IPVS refused something, or could not be read.
+    #[error("{place}: {reason}")]
+    Ipvs {
+        /// The network namespace.
+        place: String,
+        /// Why, in the words of who knows it best.
+        reason: String,
+    },
     /// What was waited for did not come, or cannot come any more.
     #[error("{what}:\n  {}", missing.join("\n  "))]
     Incomplete {

@@ -1,4 +1,5 @@
-//! The command line of a Fairlead node: talks to the daemon's socket, and to nothing else.
+//! The command line of a Fairlead node. It talks to the daemon's socket; only `fairlead ipvs` talks
+//! to the kernel.
 
 mod args;
 mod commands;

@@ -58,6 +58,7 @@ fn service() -> v1::ServiceView {
         ],
         engine: "nft".into(),
         scheduler: "rr".into(),
+        errors: vec!["port 8080/tcp is already in use".into()],
     }
 }
 

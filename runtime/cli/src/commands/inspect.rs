@@ -111,6 +111,9 @@ fn service_page(service: &ServiceObject) -> String {
         text += format!("{:<11}{value}", format!("{name}:")).trim_end();
         text.push('\n');
     }
+    for error in &service.errors {
+        text += &format!("error:     {}\n", error.replace(char::is_control, " "));
+    }
     let mut table = Table::new(&[
         "NETWORK",
         "ENDPOINT",

@@ -5,6 +5,7 @@ mod changes;
 mod describe;
 mod events;
 mod inspect;
+mod ipvs;
 mod list;
 mod logs;
 mod relay;
@@ -27,11 +28,12 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     match &cli.command {
         Command::Schema => return print(&format::schema()?),
         Command::Apply(args) => return apply::run(&cli.socket, args, json).await,
+        Command::Ipvs(command) => return ipvs::run(&cli.socket, command, json).await,
         _ => {}
     }
     let mut daemon = Daemon::connect_one(&cli.socket).await?;
     match cli.command {
-        Command::Apply(_) | Command::Schema => Ok(()),
+        Command::Apply(_) | Command::Ipvs(_) | Command::Schema => Ok(()),
         Command::Ps(args) => list::list(&mut daemon, Kind::Task, args.no_trunc, json).await,
         Command::Inspect(args) => inspect::run(&mut daemon, &args.object, !as_table).await,
         Command::Logs(args) => {

@@ -1,6 +1,7 @@
 //! What is printed, for people and for programs.
 
 pub mod detail;
+pub mod ipvs;
 pub mod object;
 pub mod table;
 pub mod time;

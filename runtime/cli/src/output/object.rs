@@ -105,6 +105,8 @@ pub struct NetworkObject {
     pub netns: String,
     pub local_endpoints: u32,
     pub remote_endpoints: u32,
+    /// What the kernel refuses of it on this node.
+    pub errors: Vec<String>,
     pub spec: Network,
 }
 
@@ -119,6 +121,7 @@ impl From<v1::NetworkView> for NetworkObject {
             netns: view.netns,
             local_endpoints: view.local_endpoints,
             remote_endpoints: view.remote_endpoints,
+            errors: view.errors,
             spec,
         }
     }
@@ -133,6 +136,8 @@ pub struct ServiceObject {
     pub engine: String,
     pub scheduler: String,
     pub backends: Vec<Backend>,
+    /// What is not done of it on this node.
+    pub errors: Vec<String>,
     pub spec: Service,
 }
 
@@ -171,6 +176,7 @@ impl From<v1::ServiceView> for ServiceObject {
             engine: view.engine,
             scheduler: view.scheduler,
             backends: view.backends.into_iter().map(backend).collect(),
+            errors: view.errors,
             spec,
         }
     }
