@@ -196,13 +196,16 @@ probe() { # CONFIGURATION
 }
 
 # balanced_by PREFIX ENGINE: whether the kernel, asked itself, has had the connections of the ingress in
-# IPVS, or has nothing in IPVS.
+# IPVS, or has nothing in IPVS. The kernel adds its counters up every two seconds.
 balanced_by() {
-    local place services connections
+    local place services connections deadline=$((SECONDS + 10))
     place=$(on "${1}1" --format json network inspect ingress | jq -r '.[0].netns')
     # The second is the sum of all processors: the first number, hexadecimal, of the third line.
     services=$(nsenter --net="$place" -- grep -cE '^(TCP|UDP|FWM)' /proc/net/ip_vs 2>/dev/null) || true
-    connections=$(nsenter --net="$place" -- awk 'NR == 3 { print $1 }' /proc/net/ip_vs_stats 2>/dev/null) || true
+    until connections=$(nsenter --net="$place" -- awk 'NR == 3 { print $1 }' /proc/net/ip_vs_stats 2>/dev/null) &&
+        ((16#${connections:-0} > 0)) || [[ $2 != ipvs ]] || ((SECONDS > deadline)); do
+        sleep 0.5
+    done
     echo "$2: ${services:-0} services in IPVS, 0x${connections:-0} connections"
     if [[ $2 == ipvs ]]; then
         ((${services:-0} == 4 && 16#${connections:-0} > 0))

@@ -270,7 +270,7 @@ impl Cluster {
         }
     }
 
-    /// Adds a network `<v4>.0/24` and `<v6>::/64`.
+    /// Adds a network `<v4>.0/24` and `<v6>::/64`; without IPv4 when `v4` is empty.
     pub fn network(&mut self, id: &str, v4: &str, v6: &str, vni: u32) {
         self.spec
             .networks
@@ -398,13 +398,22 @@ impl Cluster {
         self.spec.tasks.get_mut(task).expect("the task exists")
     }
 
-    /// An IPv4 address and port of a task.
+    /// The IPv4 address of a task on a network.
     ///
     /// # Panics
     /// When it is not on that network.
     #[must_use]
     pub fn address(&self, task: &str, network: &str) -> String {
         self.spec.tasks[task].v4(network).to_owned()
+    }
+
+    /// The IPv6 address of a task on a network.
+    ///
+    /// # Panics
+    /// When it is not on that network.
+    #[must_use]
+    pub fn address6(&self, task: &str, network: &str) -> String {
+        self.spec.tasks[task].v6(network).to_owned()
     }
 
     /// The VIPs of a service: IPv4, IPv6.

@@ -39,7 +39,9 @@ impl Node {
         cgroup: String,
     ) -> Self {
         fs::create_dir_all(&dir).expect("folder");
-        fs::write(dir.join("resolv.conf"), "").expect("resolv.conf");
+        // Tasks take over the node's options. A resolver gives up after ten seconds, which is less than
+        // a daemon needs to start on a busy emulated processor.
+        fs::write(dir.join("resolv.conf"), "options timeout:30\n").expect("resolv.conf");
         Self {
             id,
             netns,
@@ -54,7 +56,13 @@ impl Node {
     /// The daemon's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("run/executor.sock")
+        self.run_dir().join("executor.sock")
+    }
+
+    /// The daemon's folder of runtime files.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
     }
 
     /// The file that names the servers of the outside.
@@ -71,7 +79,7 @@ impl Node {
             .arg(format!("--net={}", self.netns.display()))
             .arg(program("fairleadd"))
             .args(["--state-dir".as_ref(), self.dir.join("state").as_os_str()])
-            .args(["--run-dir".as_ref(), self.dir.join("run").as_os_str()])
+            .args(["--run-dir".as_ref(), self.run_dir().as_os_str()])
             .args(["--resolv-conf".as_ref(), self.resolv_conf().as_os_str()])
             .args(["--cgroup-parent", &self.cgroup])
             .args([

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// # Panics
 /// When it is not there: it is no dependency that cargo would build for a test.
 #[must_use]
-pub(crate) fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let dir = match std::env::var_os("FAIRLEAD_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         // target/<profile>/deps/<test>

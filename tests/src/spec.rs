@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 /// Addresses of tasks begin here; the ones below are for VIPs and for the nodes' ingress.
 const FIRST_TASK: u8 = 11;
 
-/// A network: `<v4>.0/24` and `<v6>::/64`.
+/// A network: `<v4>.0/24` and `<v6>::/64`. Without IPv4 the first is empty, and so is the first
+/// address of everything on it.
 #[derive(Debug, Clone)]
 pub(crate) struct NetworkSpec {
     pub v4: String,
@@ -31,10 +32,11 @@ impl NetworkSpec {
     }
 
     fn addresses(&self, last: u8) -> [String; 2] {
-        [
-            format!("{}.{last}", self.v4),
-            format!("{}::{last:x}", self.v6),
-        ]
+        let v4 = match self.v4.as_str() {
+            "" => String::new(),
+            v4 => format!("{v4}.{last}"),
+        };
+        [v4, format!("{}::{last:x}", self.v6)]
     }
 
     pub(crate) fn task(&mut self) -> [String; 2] {
@@ -221,8 +223,13 @@ impl Spec {
             fields.insert("serviceId".to_owned(), json!(service));
             fields.insert("serviceName".to_owned(), json!(service));
         }
-        let networks = spec.networks.iter().map(|(network, [v4, v6])| {
-            json!({"networkId": network, "addresses": [format!("{v4}/24"), format!("{v6}/64")]})
+        let networks = spec.networks.iter().map(|(network, addresses)| {
+            let [v4, v6] = addresses;
+            let v4 = Some(format!("{v4}/24")).filter(|_| !v4.is_empty());
+            let cidrs: Vec<_> = v4.into_iter().chain([format!("{v6}/64")]).collect();
+            let mut value = json!({"networkId": network, "addresses": cidrs});
+            extend(&mut value, &mac(addresses));
+            value
         });
         fields.insert("networks".to_owned(), networks.collect());
         let targets = spec
@@ -248,16 +255,28 @@ impl Spec {
     }
 }
 
+/// The field `mac`, where there is no IPv4 address to make one of.
+fn mac([v4, v6]: &[String; 2]) -> Map<String, Value> {
+    if !v4.is_empty() {
+        return Map::new();
+    }
+    let address: std::net::Ipv6Addr = v6.parse().expect("an IPv6 address");
+    let [.., last] = address.octets();
+    Map::from_iter([(
+        "mac".to_owned(),
+        json!(format!("02:36:00:00:00:{last:02x}")),
+    )])
+}
+
 fn network((id, spec): (&String, &NetworkSpec)) -> Value {
     let NetworkSpec { v4, v6, vni, .. } = spec;
-    let mut value = json!({
-        "id": id,
-        "name": id,
-        "subnets": [
-            {"cidr": format!("{v4}.0/24"), "gateway": format!("{v4}.1"), "vni": vni},
-            {"cidr": format!("{v6}::/64"), "vni": vni},
-        ],
-    });
+    let mut subnets = vec![json!({"cidr": format!("{v6}::/64"), "vni": vni})];
+    if !v4.is_empty() {
+        let subnet =
+            json!({"cidr": format!("{v4}.0/24"), "gateway": format!("{v4}.1"), "vni": vni});
+        subnets.insert(0, subnet);
+    }
+    let mut value = json!({"id": id, "name": id, "subnets": subnets});
     extend(&mut value, &spec.extra);
     value
 }
@@ -265,7 +284,11 @@ fn network((id, spec): (&String, &NetworkSpec)) -> Value {
 fn service((id, spec): (&String, &ServiceSpec)) -> Value {
     let port = |(protocol, published, target): &(String, u16, u16)| json!({"published": published, "target": target, "protocol": protocol});
     let vip = |address| json!({"networkId": spec.network, "address": address});
-    let vips = spec.vips.iter().filter(|_| !spec.network.is_empty());
+    let on_a_network = !spec.network.is_empty();
+    let vips = spec
+        .vips
+        .iter()
+        .filter(|vip| on_a_network && !vip.is_empty());
     let mut value = json!({
         "id": id,
         "name": id,
@@ -286,11 +309,12 @@ fn endpoints((id, spec): (&String, &TaskSpec)) -> Vec<Value> {
             "nodeId": format!("n{}", spec.node),
             "taskId": id,
             "taskName": id,
-            "addresses": addresses,
+            "addresses": addresses.iter().filter(|address| !address.is_empty()).collect::<Vec<_>>(),
         });
         if let Some(service) = &spec.service {
             value["serviceId"] = json!(service);
         }
+        extend(&mut value, &mac(addresses));
         extend(&mut value, &spec.endpoint);
         value
     };

@@ -1,10 +1,11 @@
 //! Published ports, from outside.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
+use std::net::TcpListener;
 
 use fairlead_tests::witness::{see, see_failing};
-use fairlead_tests::{Answer, Client, Cluster, ask_tcp, ask_udp};
+use fairlead_tests::{Answer, Client, Cluster, ask_tcp, ask_udp, inside, wait_for};
 
 const CLIENT: &str = "192.0.2.100";
 const CLIENT6: &str = "2001:db8::100";
@@ -361,9 +362,49 @@ fn ports_come_and_go_with_the_assignment() {
     let service = cluster.service("web");
     service.ports = vec![("tcp".to_owned(), 8081, 81)];
     cluster.deploy();
-    ask_tcp(&client, "192.0.2.1:8081").expect("published now");
+    // No acknowledgement tells when a changed service is in the kernel.
+    wait_for("the new port", || {
+        ask_tcp(&client, "192.0.2.1:8081").map_err(|error| error.to_string())
+    });
     let error = ask_tcp(&client, "192.0.2.1:8080").expect_err("published no more");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+}
+
+/// A port that a process of the node has keeps it; all else of the service works, and so does the
+/// port as soon as it is free.
+#[test]
+fn a_port_that_somebody_has_is_not_taken_away() {
+    let mut cluster = Cluster::builder("port-held", 2).without_daemons();
+    let netns = cluster.node(1).netns.clone();
+    let mut held = inside(&netns, || TcpListener::bind("0.0.0.0:8080")).ok();
+    for number in [1, 2] {
+        cluster.node_mut(number).start();
+    }
+    cluster.service("web").tcp(8080, 80).udp(5353, 53);
+    cluster.replicas("web", &[1]);
+    cluster.task("asker", 1);
+    cluster.deploy();
+    let client = cluster.client();
+    let vip = format!("{}:80", cluster.vips("web")[0]);
+    if let Some(listener) = &held {
+        let peer = Client::tcp(&client, None, "192.0.2.1:8080").expect("its own listener");
+        let (mut stream, _) = listener.accept().expect("a connection");
+        // Whoever closes first keeps the port busy for a minute (TIME_WAIT).
+        drop(peer);
+        assert_eq!(stream.read(&mut [0]).expect("its end"), 0);
+    }
+    ask_udp(&client, "192.0.2.1:5353").expect("the other port");
+    ask_tcp(&client, "192.0.2.2:8080").expect("the other node");
+    cluster.node(1).task_asks("asker", "tcp", &vip).expect(&vip);
+    let errors = || cluster.node(1).json(&["service", "inspect", "web"])[0]["errors"].clone();
+    let told = errors().to_string();
+    assert!(told.contains("8080/tcp is already in use"), "{told}");
+    assert!(!told.contains("5353"), "{told}");
+    held.take();
+    wait_for("the port to be published", || {
+        ask_tcp(&client, "192.0.2.1:8080").map_err(|error| error.to_string())
+    });
+    assert_eq!(errors(), serde_json::json!([]));
 }
 
 /// Where the balancing shows, by each engine's own tool.
@@ -383,6 +424,13 @@ fn the_engine_is_seen_by_its_own_tool() {
     match engine.as_str() {
         "ipvs" => {
             let table = look("ipvsadm -Ln");
+            // Ours finds the namespace by the network's name, and says the same.
+            let ours = |command: &[&str]| {
+                let arguments = [&["ipvs"], command, &["--network", "ingress"]].concat();
+                cluster.node(1).fairlead(&arguments).unwrap()
+            };
+            assert_eq!(ours(&["ls"]), table);
+            assert_eq!(ours(&["save"]), look("ipvsadm -Sn"));
             for address in &addresses {
                 assert!(
                     table.contains(&format!("{address}:80 ")),

@@ -38,7 +38,7 @@ fn a_vip_is_balanced_and_keeps_the_tasks_address() {
     let [v4, v6] = cluster.vips("web");
     for task in ["asker", "web-1", "web-2"] {
         let from4 = cluster.spec_of(task).v4("app").to_owned();
-        let from6 = cluster.spec_of(task).v6("app").to_owned();
+        let from6 = cluster.address6(task, "app");
         let node = cluster.node_of(task);
         for (to, from) in [(v4.clone(), from4), (format!("[{v6}]"), from6)] {
             for (protocol, port) in [("tcp", 80), ("tcp", 8000), ("udp", 53)] {
@@ -109,6 +109,39 @@ fn overlapping_subnets_on_two_networks() {
 }
 
 #[test]
+fn a_network_with_ipv6_only() {
+    let mut cluster = Cluster::new("six", 2);
+    cluster.network("six", "", "fd00:6", 4106);
+    cluster.service_on("web", "six").tcp(8080, 80).udp(5353, 53);
+    cluster.replicas("web", &[1, 2]);
+    cluster.task_on("asker", 1, &["six"]);
+    cluster.deploy();
+    let node = cluster.node(1);
+    let own = cluster.address6("asker", "six");
+    let [none, vip] = cluster.vips("web");
+    assert_eq!(none, "");
+    for (protocol, port) in [("tcp", 80), ("udp", 53)] {
+        assert_eq!(
+            seen_by(node, "asker", protocol, &format!("[{vip}]:{port}")),
+            each(&["web-1", "web-2"], &own),
+            "{protocol}"
+        );
+    }
+    assert_eq!(node.task_resolves("asker", "web"), Ok(vec![vip]));
+    let mut tasks = node.task_resolves("asker", "tasks.web").expect("names");
+    tasks.sort();
+    assert_eq!(
+        tasks,
+        ["web-1", "web-2"].map(|task| cluster.address6(task, "six"))
+    );
+    // The mesh is the ingress network's, which has both.
+    let client = cluster.client();
+    for to in ["192.0.2.1:8080", "[2001:db8::2]:8080"] {
+        ask_tcp(&client, to).expect(to);
+    }
+}
+
+#[test]
 fn tasks_of_different_networks_do_not_reach_each_other() {
     let mut cluster = Cluster::new("isolation", 1);
     cluster.network("other", "10.2.0", "fd02", 4098);
@@ -128,7 +161,7 @@ fn tasks_of_different_networks_do_not_reach_each_other() {
     for to in [
         cluster.address("b", "other"),
         gateway,
-        cluster.spec_of("b").v6("other").to_owned(),
+        cluster.address6("b", "other"),
     ] {
         // Silence or refusal: both will do.
         see_failing(

@@ -17,7 +17,12 @@ fn namespaces_and_limits() {
         .set("/resources/limits", json!({"cpus": 1.5, "memory": "64MiB"}))
         .set("/container/hostname", json!("first"))
         .set("/container/user", json!("web"));
-    cluster.task("two", 1);
+    let ulimits = json!([{"name": "nofile", "soft": 100, "hard": 200}]);
+    cluster
+        .task("two", 1)
+        .set("/container/ulimits", ulimits)
+        .set("/container/oomScoreAdj", json!(100))
+        .set("/container/readOnly", json!(true));
     cluster.deploy();
     let (one, two) = (
         cluster.node(1).task_pid("one"),
@@ -56,6 +61,31 @@ fn namespaces_and_limits() {
     assert_eq!(field("NSpid:"), format!("{one} 1"));
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("CapEff:"), "0000000000000000");
+    // The daemon raises its own limit only.
+    let open_files = |pid: u64| {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let numbers = line.unwrap_or_default().split_whitespace().skip(3).take(2);
+        numbers.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(open_files(one), open_files(own));
+    assert_eq!(open_files(two), "100 200");
+    // The shim, whose child it is, is the last to go when memory is short; the task is not.
+    let score = |pid| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("score");
+    assert_eq!((score(one).trim(), score(two).trim()), ("0", "100"));
+    // Read-only is all of it, also what is mounted for it.
+    for (pid, read_only) in [(one, false), (two, true)] {
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("mounts");
+        for path in ["/", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
+            let mut lines = mounts
+                .lines()
+                .map(|line| line.split(' ').collect::<Vec<_>>());
+            let mount = lines.find(|words| words[4] == path).expect(path);
+            assert_eq!(mount[5].starts_with("ro"), read_only, "{path}: {mount:?}");
+        }
+    }
     let root = format!("/proc/{one}/root");
     assert_eq!(
         fs::read_to_string(format!("{root}/etc/hostname"))
