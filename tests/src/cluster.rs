@@ -425,6 +425,11 @@ impl Cluster {
         self.spec.services[service].vips.clone()
     }
 
+    /// A node's record, of which every node is told; from 1.
+    pub fn record_of(&mut self, number: usize) -> &mut Value {
+        &mut self.spec.nodes[number - 1]
+    }
+
     /// Takes a task away, with its endpoints.
     pub fn remove_task(&mut self, id: &str) {
         self.spec.tasks.remove(id);
