@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fairlead_tests::client::tell_task;
 use fairlead_tests::witness::see;
-use fairlead_tests::{Answer, Client, Cluster, Load, ask_tcp};
+use fairlead_tests::{Answer, Client, Cluster, Load, ask_tcp, output};
 use nix::sys::signal::Signal;
 
 fn vip(netns: PathBuf, to: &str) -> impl FnMut() -> io::Result<Answer> + use<> {
@@ -256,7 +256,7 @@ fn a_second_daemon_is_refused() {
     cluster.deploy();
     let node = cluster.node(1);
     let pid = node.task_pid("one");
-    let output = node.daemon_command().output().expect("it starts");
+    let output = output("a second daemon", &mut node.daemon_command()).expect("it ends");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{text}");
     assert!(
@@ -274,7 +274,7 @@ fn a_second_daemon_is_refused() {
         .arg(&other)
         .arg("--socket")
         .arg(node.socket());
-    let output = command.output().expect("it starts");
+    let output = fairlead_tests::output("a third daemon", &mut command).expect("it ends");
     assert!(!output.status.success(), "{output:?}");
     assert_eq!(node.task_pid("one"), pid);
 }
