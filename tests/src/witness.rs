@@ -98,13 +98,14 @@ const STAYS: &str = "net\\.ipv4\\.ip_forward|net\\.ipv[46]\\.conf\\.[^.]*\\.forw
 /// rules, nftables, and all settings but those of [`stays`].
 #[must_use]
 pub fn state(netns: &Path) -> String {
-    // Handles and counters of nftables only grow; indices and queue lengths say nothing. A router
+    // Handles and counters of nftables only grow; indices and queue lengths say nothing. The route of
+    // a link-local address comes when the kernel has made sure that it is the only one. A router
     // also answers to the anycast address of each prefix, and a count is no setting.
     let script = format!(
         "ip -br link | awk '{{print $1, $3}}' | sort
          ip -br addr | awk '{{$2 = \"\"; print}}' | sort
-         ip route show table all | sort
-         ip -6 route show table all | grep -v ^anycast | sort
+         ip -4 route show table all | sort
+         ip -6 route show table all | grep -v -e ^anycast -e '^local fe80:' | sort
          ip rule; ip -6 rule; nft -s list ruleset
          sysctl -a 2>/dev/null | grep '^net\\.' |
              grep -Ev '^({STAYS}|.*\\.nf_conntrack_count) = '"
