@@ -67,6 +67,20 @@ pub(crate) fn result(what: &str, output: &Output) -> Result<String, String> {
     Err(format!("{what}: {}\n{text}{errors}", output.status))
 }
 
+/// Whether the kernel can pass bridged packets through the IP rules. A machine of its own (scripts/vm,
+/// told by `FAIRLEAD_REQUIRE_IPVS`) must have the module, and it is loaded there; for a person's
+/// machine that would change what all bridges do.
+///
+/// # Panics
+/// Where it is required and cannot be loaded.
+#[must_use]
+pub fn has_br_netfilter() -> bool {
+    if std::env::var_os("FAIRLEAD_REQUIRE_IPVS").is_some_and(|value| value == "1") {
+        sh("modprobe br_netfilter");
+    }
+    Path::new("/proc/sys/net/bridge").exists()
+}
+
 /// Runs `work` on a thread inside a network namespace.
 ///
 /// # Panics
