@@ -174,6 +174,7 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     let status = ContainerState::Creating;
     Agent::of(spec, options.identity.as_ref(), status, 0)?; // refused now rather than at the start
     let namespaces = Namespaces::open(linux)?;
+    validate::check_joined(spec, linux, &namespaces)?;
     let maps = IdMaps::new("linux.", linux.uid_mappings(), linux.gid_mappings())?;
     // An ordinary user has no privileges here that the container's root would lack.
     let outside = namespaces.has(LinuxNamespaceType::User) && nix::unistd::geteuid().is_root();

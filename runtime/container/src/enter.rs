@@ -287,9 +287,12 @@ fn set_up<'a>(
         nix::unistd::chroot(".").step("change root to", "the container's root")?;
     }
     let root = Root::open_host(Path::new("/")).step("open", "/")?;
-    let user = user::numeric(plan.process.process.user(), &root);
+    let user = user::numeric(plan.process.process.user(), &root, &procfs);
     let slave = match plan.console {
-        Some(console) => Some(Pty::open(&root, plan.process.process)?.send_master(console)?),
+        Some(console) => {
+            let pty = Pty::open(&root, plan.process.process, &procfs)?;
+            Some(pty.send_master(console)?)
+        }
         None => None,
     };
     seal::arm(plan.process, &user, slave, &procfs, warnings)

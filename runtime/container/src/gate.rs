@@ -65,13 +65,13 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), ContainerError> {
     })
 }
 
-fn unconnected() -> Result<OwnedFd, Errno> {
+fn unconnected(flags: SockFlag) -> Result<OwnedFd, Errno> {
     let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
-    socket(family, kind, SockFlag::SOCK_CLOEXEC, None)
+    socket(family, kind, flags | SockFlag::SOCK_CLOEXEC, None)
 }
 
 /// A name of a socket may have 107 bytes; by way of its directory's descriptor it is short.
-fn address(path: &Path) -> Result<(OwnedFd, UnixAddr), Errno> {
+pub fn address(path: &Path) -> Result<(OwnedFd, UnixAddr), Errno> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::EINVAL);
     };
@@ -84,7 +84,7 @@ fn address(path: &Path) -> Result<(OwnedFd, UnixAddr), Errno> {
 /// A socket at `path` where somebody can start the program. It must not exist.
 pub fn listen_at(path: &Path) -> Result<OwnedFd, ContainerError> {
     let open = || {
-        let listener = unconnected()?;
+        let listener = unconnected(SockFlag::empty())?;
         let (_directory, address) = address(path)?;
         bind(listener.as_raw_fd(), &address)?;
         listen(&listener, Backlog::new(4)?)?;
@@ -99,12 +99,16 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd, ContainerError> {
 
 /// Whether a container's process waits at the socket `path`.
 pub fn waits_at(path: &Path) -> bool {
-    // It takes one that comes and says nothing for nobody.
-    connected(path).is_ok()
+    // It takes one that comes and says nothing for nobody. One that is stopped or frozen takes
+    // nobody, and when its queue is full we would wait as long as it does.
+    matches!(
+        connected(path, SockFlag::SOCK_NONBLOCK),
+        Ok(_) | Err(Errno::EAGAIN)
+    )
 }
 
-fn connected(path: &Path) -> Result<OwnedFd, Errno> {
-    let socket = unconnected()?;
+fn connected(path: &Path, flags: SockFlag) -> Result<OwnedFd, Errno> {
+    let socket = unconnected(flags)?;
     let (_directory, address) = address(path)?;
     connect(socket.as_raw_fd(), &address)?;
     Ok(socket)
@@ -119,7 +123,7 @@ fn connected(path: &Path) -> Result<OwnedFd, Errno> {
 /// [`ContainerError::Open`] when nobody waits there (the program runs already, or the process is
 /// gone); else as [`crate::Created::start`].
 pub fn start_at(path: &Path, agent: Option<&Agent>, pidfd: &OwnedFd) -> Result<(), ContainerError> {
-    let socket = connected(path).map_err(|errno| ContainerError::Open {
+    let socket = connected(path, SockFlag::empty()).map_err(|errno| ContainerError::Open {
         what: "start socket",
         path: path.into(),
         errno,
