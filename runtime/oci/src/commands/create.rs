@@ -124,7 +124,12 @@ fn inherited(spec: &mut Spec, preserve: u32) -> Result<u32, OciError> {
     preserve.checked_add(count).ok_or_else(bad)
 }
 
-fn cgroup(context: &Context<'_>, id: &str, spec: &Spec) -> Result<Option<CgroupPath>, OciError> {
+/// Where the configuration puts its cgroup; nowhere without one.
+pub fn cgroup(
+    context: &Context<'_>,
+    id: &str,
+    spec: &Spec,
+) -> Result<Option<CgroupPath>, OciError> {
     let driver = match context.cgroups {
         CgroupManager::Disabled => return Ok(None),
         CgroupManager::Cgroupfs => Driver::Cgroupfs,
