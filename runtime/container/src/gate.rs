@@ -7,6 +7,7 @@
 //! which is how the other side learns that it took place.
 
 use crate::error::{ContainerError, Context, Setup, SetupFailure};
+use crate::fault;
 use crate::program::ExecFailure;
 use crate::seccomp::Agent;
 use crate::sys;
@@ -59,7 +60,9 @@ const MAX_REPORT: usize = 64 << 10;
 /// Two connected sockets.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), ContainerError> {
     let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
-    socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).map_err(|errno| ContainerError::System {
+    let made = fault::step("make socket pair")
+        .and_then(|()| socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC));
+    made.map_err(|errno| ContainerError::System {
         step: "make socket pair",
         errno,
     })
@@ -86,9 +89,14 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd, ContainerError> {
     let open = || {
         let listener = unconnected(SockFlag::empty())?;
         let (_directory, address) = address(path)?;
+        fault::step("bind start socket")?;
         bind(listener.as_raw_fd(), &address)?;
-        listen(&listener, Backlog::new(4)?)?;
-        Ok(listener)
+        let listening = fault::step("listen at start socket")
+            .and_then(|()| listen(&listener, Backlog::new(4)?));
+        if listening.is_err() {
+            let _ = std::fs::remove_file(path); // the error that led here is the one to report
+        }
+        listening.map(|()| listener)
     };
     open().map_err(|errno| ContainerError::Open {
         what: "start socket",
@@ -108,6 +116,7 @@ pub fn waits_at(path: &Path) -> bool {
 }
 
 fn connected(path: &Path, flags: SockFlag) -> Result<OwnedFd, Errno> {
+    fault::step("connect to start socket")?;
     let socket = unconnected(flags)?;
     let (_directory, address) = address(path)?;
     connect(socket.as_raw_fd(), &address)?;
@@ -162,7 +171,9 @@ pub fn start_over(
 
 /// Tells the container's process to go on.
 pub fn say(socket: &OwnedFd, word: &[u8]) -> Result<(), ContainerError> {
-    match send(socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL) {
+    let sent =
+        fault::step("say").and_then(|()| send(socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL));
+    match sent {
         // A process that has ended has left a report, or its absence says enough.
         Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
         Err(errno) => Err(ContainerError::System {
@@ -176,7 +187,9 @@ pub fn say(socket: &OwnedFd, word: &[u8]) -> Result<(), ContainerError> {
 pub fn hear(socket: &OwnedFd) -> Result<Option<Report>, ContainerError> {
     let mut buffer = vec![0u8; MAX_REPORT];
     let length = loop {
-        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        let heard = fault::step("hear")
+            .and_then(|()| recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()));
+        match heard {
             Err(Errno::EINTR) => {}
             Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
             Ok(length) => break length,
@@ -199,6 +212,7 @@ pub fn hear(socket: &OwnedFd) -> Result<Option<Report>, ContainerError> {
 
 /// Sends one report. By write(2) and not send(2): it may have to pass the program's filter.
 pub fn tell(socket: impl AsFd, report: &Report) -> Result<(), Errno> {
+    fault::step("tell")?;
     let bytes = serde_json::to_vec(report).map_err(|_| Errno::EINVAL)?;
     let bytes = if bytes.len() <= MAX_REPORT {
         bytes

@@ -3,6 +3,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Setup, SetupFailure};
+use crate::fault::{self, Role};
 use crate::gate::{ATTACHED, HOOKED, Report, Starter, await_word, tell};
 use crate::hooks::{self, Identity, Point};
 use crate::mask::{self, Null};
@@ -48,6 +49,7 @@ pub struct Plan<'a> {
 
 /// Runs the child. Never returns.
 pub fn run(plan: Plan<'_>, socket: OwnedFd) -> ! {
+    fault::begin(Role::Inside);
     // A panic must not unwind into the code of the parent that this process is a copy of.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| child(plan, &socket)));
     let (socket, report) = result.unwrap_or_else(|_| {

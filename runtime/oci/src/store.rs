@@ -10,7 +10,7 @@
 
 use crate::bundle;
 use crate::error::OciError;
-use container::{Cgroup, CgroupError, CgroupPath, Identity, process};
+use container::{Cgroup, CgroupError, CgroupPath, Identity, fault, process};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::{ContainerState, Spec};
@@ -65,13 +65,15 @@ impl Store {
         (builder.recursive(true).create(&self.root))
             .map_err(OciError::file("create", &self.root))?;
         let directory = self.root.join(&saved.id);
+        step("make directory", &directory)?;
         match builder.recursive(false).create(&directory) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {
                 return Err(OciError::Exists(saved.id));
             }
             result => result.map_err(OciError::file("create", &directory))?,
         }
-        let lock = match lock(&directory, None) {
+        let locked = step("lock", &directory).and_then(|()| lock(&directory, None));
+        let lock = match locked {
             Ok(Some(lock)) => lock,
             result => {
                 let _ = fs::remove_dir(&directory); // it is empty, or somebody else's
@@ -364,10 +366,17 @@ fn lock(directory: &Path, patience: Option<Duration>) -> Result<Option<Flock<Fil
 /// it need not survive the machine.
 fn write(path: &Path, content: &[u8]) -> Result<(), OciError> {
     let new = path.with_extension("new");
+    step("write", path)?;
     let written = File::create(&new)
         .and_then(|mut file| file.write_all(content))
+        .and_then(|()| Ok(fault::step("rename")?))
         .and_then(|()| fs::rename(&new, path));
     written.map_err(OciError::file("write", path))
+}
+
+/// See [`fault`].
+fn step(name: &'static str, path: &Path) -> Result<(), OciError> {
+    fault::step(name).map_err(|errno| OciError::file(name, path)(errno.into()))
 }
 
 /// Written in one go, as whoever waits for the file expects it.
@@ -375,9 +384,11 @@ pub fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let _ = fs::remove_file(&new); // of one that was killed and had our number
+    step("write", path)?;
     // Never through a link that others have put there.
     let written = File::create_new(&new)
         .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+        .and_then(|()| Ok(fault::step("rename")?))
         .and_then(|()| fs::rename(&new, path));
     written.map_err(|error| {
         let _ = fs::remove_file(&new);

@@ -96,7 +96,11 @@ fn make(
     if let Some(path) = &args.pid_file {
         write_pid(path, created.pid())?;
     }
-    Ok(created.detach()?)
+    let detached = created.detach();
+    if let (Err(_), Some(path)) = (&detached, &args.pid_file) {
+        let _ = std::fs::remove_file(path); // the error that led here is the one to report
+    }
+    Ok(detached?)
 }
 
 /// How many descriptors the program inherits, those of LISTEN_FDS among them
