@@ -104,7 +104,8 @@ fn explain<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> Strin
     }
     let reader = &mut serde_json::Deserializer::from_slice(text);
     match serde_path_to_error::deserialize::<_, T>(reader) {
-        Err(found) if found.path().iter().next().is_some() => {
+        // At the end of a text that was cut off it names no field.
+        Err(found) if !["", ".", "?"].contains(&found.path().to_string().as_str()) => {
             format!("{}: {}", found.path(), found.inner())
         }
         _ => error.to_string(),
