@@ -56,7 +56,9 @@ impl SysctlInfo {
         self.name
     }
 
-    /// The first kernel that has it, major and minor number. (2, 6) stands for any.
+    /// The release of Linux that it came with, major and minor number; (2, 6) stands for any. That is
+    /// what the kernel's sources say: a distribution may have brought a setting into an older kernel,
+    /// so whether a kernel has one is told by reading it. What came after 6.1 is not tested.
     pub const fn since(&self) -> (u8, u8) {
         self.since
     }

@@ -12,7 +12,7 @@ use common::{in_new_namespace, run, this_namespace, visit};
 use ipvs::text::{Columns, Table};
 use ipvs::{
     Client, Connection, ConnectionState, ConnectionTable, Destination, DestinationId, Forward,
-    Netmask, Protocol, Scheduler, Service, ServiceFlags, ServiceId, Timeouts, sysctl,
+    Netmask, PoolEntry, Protocol, Scheduler, Service, ServiceFlags, ServiceId, Timeouts, sysctl,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -76,24 +76,37 @@ fn assert_same_connections(count: usize) -> Vec<Connection> {
     unreachable!("the last attempt returns or panics")
 }
 
-/// Counters as `ipvsadm` shows them. The kernel brings them up to date every two seconds.
-fn assert_same_counters(client: &mut Client) {
+/// What `ipvsadm` shows with an option is what the table shows, once `there` finds something to show.
+/// The kernel brings counters and rates up to date every two seconds.
+fn assert_same_view(
+    client: &mut Client,
+    columns: Columns,
+    option: &str,
+    there: impl Fn(&PoolEntry) -> bool,
+) {
     for _ in 0..100 {
         let mut ours = || {
             let entries = client.pool_entries().unwrap();
-            let counted = entries[0].service.stats.packets_in > 0;
-            let table = Table::new(&entries).columns(Columns::Stats);
-            (counted, table.exact(true).to_string())
+            let table = Table::new(&entries).columns(columns);
+            (there(&entries[0]), table.exact(true).to_string())
         };
-        let ((counted, before), theirs, (_, after)) =
-            (ours(), run("ipvsadm", "-Ln --stats --exact"), ours());
+        let ((counted, before), theirs, (_, after)) = (
+            ours(),
+            run("ipvsadm", &format!("-Ln {option} --exact")),
+            ours(),
+        );
         if counted && before == after {
             assert!(theirs.ends_with(&before), "{before} and {theirs}");
             return;
         }
         thread::sleep(Duration::from_millis(500));
     }
-    panic!("the counters never rest");
+    panic!("{option}: nothing, or it never rests");
+}
+
+fn assert_same_counters(client: &mut Client) {
+    let counted = |pool: &PoolEntry| pool.service.stats.packets_in > 0;
+    assert_same_view(client, Columns::Stats, "--stats", counted);
 }
 
 /// A stream socket of TCP or SCTP.
@@ -352,6 +365,9 @@ fn persistence_and_marks_show_in_the_table() {
         assert!(template.belongs_to(&id, &server));
         let entry = client.destinations(&id).unwrap()[0];
         assert_eq!(entry.persistent_connections, 1);
+        let sticky = |pool: &PoolEntry| pool.destinations[0].persistent_connections == 1;
+        let option = "--persistent-conn";
+        assert_same_view(&mut client, Columns::Persistence, option, sticky);
 
         // A mark service takes what is marked, whatever its address.
         run("nft", "add table ip m");
@@ -393,5 +409,67 @@ fn a_table_stays_with_its_namespace() {
             let same = visit(&namespace, || run("ipvsadm", "-Lnc").lines().count() - 2);
             assert_eq!(same, 1);
         });
+    });
+}
+
+/// Rates are those of the last seconds: something has to flow.
+#[test]
+fn rates_are_shown_as_ipvsadm_shows_them() {
+    in_new_namespace(|mut client| {
+        addresses();
+        let (_, servers) = serve(&mut client, Protocol::UDP, false);
+        let sockets = servers.map(|server| {
+            let socket = UdpSocket::bind((server.address, server.port)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        });
+        // Enough that the average over some seconds is seen whole.
+        for _ in 0..20 {
+            let sender = UdpSocket::bind("10.0.0.2:0").unwrap();
+            sender.connect("10.0.0.1:80").unwrap();
+            for _ in 0..50 {
+                sender.send(&[0; 1000]).unwrap();
+            }
+            for socket in &sockets {
+                while let Ok((_, peer)) = socket.recv_from(&mut [0; 1000]) {
+                    socket.send_to(&[0; 500], peer).unwrap();
+                }
+            }
+        }
+        let flows = |pool: &PoolEntry| {
+            let stats = pool.service.stats;
+            stats.connections_per_second > 0
+                && stats.packets_in_per_second > 0
+                && stats.packets_out_per_second > 0
+                && stats.bytes_in_per_second > stats.bytes_out_per_second
+                && stats.bytes_out_per_second > 0
+        };
+        assert_same_view(&mut client, Columns::Rates, "--rate", flows);
+    });
+}
+
+/// `ipvsadm` cannot ask for it, but shows it: the server is the virtual address itself.
+#[test]
+fn a_local_destination_is_served_by_the_node_itself() {
+    in_new_namespace(|mut client| {
+        addresses();
+        let id = ServiceId::tcp([10, 0, 0, 1], 80);
+        client.add_service(Service::new(id, Scheduler::RR)).unwrap();
+        let local = DestinationId::new([10, 0, 0, 1], 80);
+        let local = Destination::new(local, Forward::Local);
+        client.add_destination(id, local).unwrap();
+        assert_eq!(client.destinations(&id).unwrap()[0].destination, local);
+        let shown = run("ipvsadm", "-Ln");
+        let line = shown
+            .lines()
+            .find(|line| line.contains("->  10.0.0.1:80") || line.contains("-> 10.0.0.1:80"));
+        assert!(line.is_some_and(|line| line.contains(" Local ")), "{shown}");
+        let listener = std::net::TcpListener::bind("10.0.0.1:80").unwrap();
+        let mut open = TcpStream::connect("10.0.0.1:80").unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        open.write_all(b"ping").unwrap();
+        accepted.read_exact(&mut [0; 4]).unwrap();
+        let read = assert_same_connections(1);
+        assert!(read[0].belongs_to(&id, &local.id));
     });
 }

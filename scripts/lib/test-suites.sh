@@ -54,19 +54,50 @@ suite() {
     fi
 }
 
-# run_suite FOLDER PROGRAM FILTER: as cargo would.
+# run_suite FOLDER PROGRAM [FILTER]...: as cargo would; without a filter all tests.
 run_suite() {
     cd "$1"
     # The tools of this distribution, which scripts/setup has looked for, and no others.
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CARGO_MANIFEST_DIR=$1 \
-        timeout --kill-after=10 "$suite_timeout" "$2" --test-threads "$suite_threads" ${3:+"$3"} </dev/null
+        timeout --kill-after=10 "$suite_timeout" "$2" --test-threads "$suite_threads" "${@:3}" </dev/null
 }
 
 # run_suites RESULTS FILTER: those in RESULTS/suites, each a line of kind, name, folder, program.
 run_suites() {
     local name folder program
     while IFS=$'\t' read -r -u 3 _ name folder program; do
-        suite "$1" "$name" run_suite "$folder" "$program" "$2"
+        suite "$1" "$name" run_suite "$folder" "$program" ${2:+"$2"}
+    done 3<"$1/suites"
+}
+
+# What of the integration tests is run for the second engine too: what a client sees of a published
+# port (each replica, its own address, one client port through many nodes), and draining.
+second_engine=(
+    mesh::each_replica_through_each_node
+    mesh::the_same_client_port_through_three_nodes_at_once
+    mesh::the_engine_is_seen_by_its_own_tool
+    survive::draining_loses_nothing
+)
+
+# run_second_engine RESULTS FILTER: where the kernel has IPVS, which is then what all suites have used,
+# the data plane's own tests and some of the integration tests with nft.
+run_second_engine() {
+    local name folder program test tests
+    [[ -e /proc/net/ip_vs ]] || return 0
+    while IFS=$'\t' read -r -u 3 _ name folder program; do
+        case $name in
+            'netdp mesh') tests=(${2:+"$2"}) ;;
+            'tests integration')
+                tests=(--exact)
+                for test in "${second_engine[@]}"; do
+                    [[ $test != *"$2"* ]] || tests+=("$test")
+                done
+                ((${#tests[@]} > 1)) || continue
+                ;;
+            *) continue ;;
+        esac
+        FAIRLEAD_TEST_ENGINE=nft suite "$1" "$name, engine nft" \
+            run_suite "$folder" "$program" "${tests[@]}"
     done 3<"$1/suites"
 }
 
@@ -77,4 +108,5 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     mount --bind /var/lib/tests /t
     export TMPDIR=/t
     run_suites "$1" "$2"
+    run_second_engine "$1" "$2"
 fi

@@ -30,9 +30,17 @@ pub struct Builder {
     underlay: String,
     mtu: Option<u32>,
     interval: Option<&'static str>,
+    ipv6_underlay: bool,
 }
 
 impl Builder {
+    /// The nodes' first VTEPs, between which the tunnels are, are those of IPv6.
+    #[must_use]
+    pub fn ipv6_underlay(mut self) -> Self {
+        self.ipv6_underlay = true;
+        self
+    }
+
     /// The daemons repair as often as they do by default, not as often as is good for tests.
     #[must_use]
     pub fn default_interval(mut self) -> Self {
@@ -95,10 +103,17 @@ impl Builder {
         for number in 1..=self.nodes {
             let id = format!("n{number}");
             cluster.attach(&self, &id, number);
+            let mut vteps = [
+                format!("{}.{number}", self.underlay),
+                format!("2001:db8::{number}"),
+            ];
+            if self.ipv6_underlay {
+                vteps.reverse();
+            }
             cluster.spec.nodes.push(json!({
                 "id": id,
                 "version": 1,
-                "vteps": [format!("{}.{number}", self.underlay), format!("2001:db8::{number}")],
+                "vteps": vteps,
                 "ingressAddresses": [format!("10.0.0.{}", number + 1), format!("fd00::{:x}", number + 1)],
                 "steeringId": number,
             }));
@@ -156,6 +171,7 @@ impl Cluster {
             underlay: "192.0.2".to_owned(),
             mtu: None,
             interval: Some("500ms"),
+            ipv6_underlay: false,
         }
     }
 

@@ -185,6 +185,17 @@ fn questions_are_sent_as_ipvsadm_sends_them() {
         );
         assert_eq!(buf[20..], bytes(captured));
     }
+    // One service is asked for by the same name, without a dump.
+    for (service, captured) in [(tcp(), LIST_TCP), (mark(), LIST_MARK)] {
+        let mut buf = Vec::new();
+        encode::Query::Service(service.id).put(&mut buf, 0x20, 7);
+        assert_eq!(buf[..4], (buf.len() as u32).to_ne_bytes());
+        assert_eq!(
+            buf[4..20],
+            [0x20, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0]
+        );
+        assert_eq!(buf[20..], bytes(captured));
+    }
     for (query, command, flags) in [
         (encode::Query::Services, 4, [1, 3]),
         (encode::Query::SyncDaemons, 11, [1, 3]),
@@ -261,6 +272,46 @@ fn answers_are_read() {
         (info.version, info.connection_table_size),
         ((1, 2, 1), 4096)
     );
+}
+
+/// A kernel before 4.1 sends its counters in 32 bits alone, but for the bytes. Each has its own value.
+#[test]
+fn counters_of_32_bits_are_read() {
+    let head = bytes(SERVICE_TCP);
+    let wide = head.len() - 0x7c;
+    let narrow = wide - 0x5c;
+    assert_eq!(head[narrow..narrow + 4], [0x5c, 0, 10, 0]);
+    assert_eq!(head[wide..wide + 4], [0x7c, 0, 12, 0]);
+    let mut old = head[..narrow + 4].to_vec();
+    for kind in 1..=10_u8 {
+        let value = 0xf000_0000 + u32::from(kind);
+        if [4, 5].contains(&kind) {
+            old.extend([12, 0, kind, 0]);
+            old.extend((u64::from(value) << 8).to_ne_bytes());
+        } else {
+            old.extend([8, 0, kind, 0]);
+            old.extend(value.to_ne_bytes());
+        }
+    }
+    assert_eq!(old.len(), wide);
+    let outer = old.len() as u16;
+    old[..2].copy_from_slice(&outer.to_ne_bytes());
+    let entry = decode::service(&old).unwrap();
+    assert_eq!(entry.service, tcp());
+    let expected = Stats {
+        wide: false,
+        connections: 0xf000_0001,
+        packets_in: 0xf000_0002,
+        packets_out: 0xf000_0003,
+        bytes_in: 0xf0_0000_0400,
+        bytes_out: 0xf0_0000_0500,
+        connections_per_second: 0xf000_0006,
+        packets_in_per_second: 0xf000_0007,
+        packets_out_per_second: 0xf000_0008,
+        bytes_in_per_second: 0xf000_0009,
+        bytes_out_per_second: 0xf000_000a,
+    };
+    assert_eq!(entry.stats, expected);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `fairlead ipvs` beside `ipvsadm`.
 
-use fairlead_tests::{program, sh, try_sh};
+use fairlead_tests::{program, sh, try_sh, wait_for};
 use serde_json::Value;
 
 /// A network namespace with a service, removed at the end.
@@ -30,6 +30,10 @@ impl Namespace {
             fairlead.display(),
             self.0
         ))
+    }
+
+    fn exec(&self, script: &str) {
+        sh(&format!("ip netns exec {} sh -ec '{script}'", self.0));
     }
 
     fn ipvsadm(&self, options: &str) -> String {
@@ -97,8 +101,48 @@ fn tables_are_saved_restored_and_shown() {
         namespace.ipvsadm("-Sn"),
         "-A -t 10.0.0.1:80 -s wlc -p 300\n-a -t 10.0.0.1:80 -r 10.0.1.3:8080 -m -w 1\n"
     );
-    run("zero", "");
-    run("zero -t 10.0.0.1:80", "");
+}
+
+/// One service's counters go to zero and the others' stay, then all go.
+#[test]
+fn counters_are_zeroed() {
+    let Some(namespace) = Namespace::new("ipvs-zero") else {
+        return;
+    };
+    const SERVICES: [&str; 2] = ["10.0.0.1:80", "10.0.0.1:81"];
+    namespace.exec("ip addr add 10.0.0.1/32 dev lo; ip addr add 10.0.1.1/32 dev lo");
+    for service in SERVICES {
+        let text = format!("-A -t {service} -s rr\n-a -t {service} -r 10.0.1.1:8080 -m\n");
+        namespace.ipvs("restore", &text).unwrap();
+        // Nobody listens there: it is refused, and counted.
+        let (address, port) = service.split_once(':').unwrap();
+        namespace.exec(&format!(
+            "for n in 1 2 3; do busybox nc -w 5 {address} {port} </dev/null || true; done"
+        ));
+    }
+    // Connections, packets and bytes in and out, as ipvsadm shows them.
+    let counters = |service: &str| -> Vec<u64> {
+        let shown = namespace.ipvsadm(&format!("-Ln --stats --exact -t {service}"));
+        let line = shown.lines().find(|line| line.starts_with("TCP")).unwrap();
+        let words = line.split_whitespace().skip(2);
+        words.map(|word| word.parse().unwrap()).collect()
+    };
+    // The kernel brings them up to date every two seconds.
+    let counted = SERVICES.map(|service| {
+        wait_for("the counters", || {
+            let now = counters(service);
+            if now[0] == 3 && now.iter().all(|count| *count > 0) {
+                Ok(now)
+            } else {
+                Err(format!("{now:?}"))
+            }
+        })
+    });
+    namespace.ipvs("zero -t 10.0.0.1:80", "").unwrap();
+    assert_eq!(counters(SERVICES[0]), [0; 5]);
+    assert_eq!(counters(SERVICES[1]), counted[1]);
+    namespace.ipvs("zero", "").unwrap();
+    assert_eq!(counters(SERVICES[1]), [0; 5]);
 }
 
 #[test]

@@ -307,3 +307,54 @@ fn a_small_underlay_makes_small_overlays() {
 fn a_big_underlay_makes_big_overlays() {
     mtu("mtu-big", 9000, 8950);
 }
+
+/// The first VTEP says what the tunnels go over.
+#[test]
+fn an_underlay_of_ipv6() {
+    let mut cluster = Cluster::builder("underlay6", 2).ipv6_underlay().start();
+    cluster.service("web").tcp(8080, 80).udp(5353, 53);
+    cluster.replicas("web", &[2]);
+    cluster.task("asker", 1);
+    cluster.deploy();
+    let node = cluster.node(1);
+    let netns = node.network_netns("app");
+    let links = see(&netns, "ip -d link show type vxlan");
+    assert!(links.contains("local 2001:db8::1"), "{links}");
+    let fdb = see(&netns, "bridge fdb");
+    assert!(fdb.contains("dst 2001:db8::2"), "{fdb}");
+    let network = node.json(&["network", "inspect", "app"]);
+    assert_eq!(network[0]["mtu"], 1430, "{network}");
+
+    let mut wire = Capture::start(&cluster.underlay(), "pn1", "udp port 4789", &cluster.dir());
+    let [vip, vip6] = cluster.vips("web");
+    for (to, from) in [
+        (
+            cluster.address("web-1", "app"),
+            cluster.address("asker", "app"),
+        ),
+        (vip, cluster.address("asker", "app")),
+        (
+            format!("[{}]", cluster.address6("web-1", "app")),
+            cluster.address6("asker", "app"),
+        ),
+        (format!("[{vip6}]"), cluster.address6("asker", "app")),
+    ] {
+        for (protocol, port) in [("tcp", 80), ("udp", 53)] {
+            let seen = seen_by(node, "asker", protocol, &format!("{to}:{port}"));
+            assert_eq!(seen, each(&["web-1"], &from), "{protocol} {to}");
+        }
+    }
+    // Much more than a packet gets through, from nodes of either kind of address.
+    let client = cluster.client();
+    for to in ["192.0.2.1:8080", "192.0.2.2:8080", "[2001:db8::1]:8080"] {
+        let mut client = Client::tcp(&client, None, to).expect(to);
+        client.fetch(1 << 20).expect(to);
+    }
+    wire.end();
+    assert!(
+        !wire.packets("ip6").is_empty(),
+        "nothing in tunnels of IPv6"
+    );
+    let other = wire.packets("not ip6");
+    assert!(other.is_empty(), "{other:#?}");
+}

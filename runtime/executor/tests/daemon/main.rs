@@ -2,6 +2,7 @@
 //! own way out. Needs root.
 
 mod bed;
+mod changes;
 mod restart;
 mod tasks;
 mod traces;
