@@ -8,6 +8,7 @@ mod args;
 mod bundle;
 mod commands;
 mod error;
+mod lock;
 mod log;
 mod numbers;
 mod store;

@@ -10,17 +10,17 @@
 
 use crate::bundle;
 use crate::error::OciError;
+use crate::lock::lock;
 use container::{Cgroup, CgroupError, CgroupPath, Identity, fault, process};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use oci_spec::runtime::{ContainerState, Spec};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a command that is forced waits for another that has the container.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -312,52 +312,6 @@ impl Saved {
         Identity {
             id: self.id.clone(),
             bundle: self.bundle.clone(),
-        }
-    }
-}
-
-/// Locks a directory; waits while somebody else has it, at most as long as is said. `None` when
-/// there is none.
-fn lock(directory: &Path, patience: Option<Duration>) -> Result<Option<Flock<File>>, OciError> {
-    let deadline = patience.map(|patience| Instant::now() + patience);
-    let how = match deadline {
-        None => FlockArg::LockExclusive,
-        Some(_) => FlockArg::LockExclusiveNonblock,
-    };
-    loop {
-        let mut options = File::options();
-        options.read(true).custom_flags(libc::O_DIRECTORY);
-        let file = match options.open(directory) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            result => result.map_err(OciError::file("open", directory))?,
-        };
-        let lock = match Flock::lock(file, how) {
-            Ok(lock) => lock,
-            Err((_, Errno::EINTR)) => continue,
-            Err((_, Errno::EAGAIN)) => match deadline {
-                Some(deadline) if Instant::now() >= deadline => {
-                    return Err(OciError::Busy(directory.into()));
-                }
-                _ => {
-                    std::thread::sleep(Duration::from_millis(10));
-                    continue;
-                }
-            },
-            Err((_, errno)) => return Err(OciError::file("lock", directory)(errno.into())),
-        };
-        // While we waited it may have been deleted, and one of the same name made.
-        let held = lock.metadata().map_err(OciError::file("stat", directory))?;
-        if fs::metadata(directory)
-            .is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()))
-        {
-            return Ok(Some(lock));
         }
     }
 }

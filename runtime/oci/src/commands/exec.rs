@@ -8,7 +8,7 @@ use crate::numbers;
 use crate::store::{Entry, write_pid};
 use crate::tty;
 use container::{EnterOptions, Target, connect_console, enter, parse_capability, process};
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
+use oci_spec::runtime::{BoxBuilder, Capabilities, LinuxCapabilities, Process, Spec};
 use std::process::ExitCode;
 
 pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, OciError> {
@@ -22,7 +22,7 @@ pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, Oci
         });
     }
     let spec = entry.spec()?;
-    let program = program(&args, &spec)?;
+    let mut program = program(&args, &spec)?;
     let terminal = program.terminal() == Some(true);
     let (console, ours) = match &args.console_socket {
         Some(path) => (Some(connect_console(path)?), None),
@@ -33,6 +33,11 @@ pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, Oci
             });
         }
         None if terminal => {
+            // The program runs before we have the other side, and may ask for the size at once.
+            if let Ok((rows, columns)) = container::size_of_terminal(std::io::stdin()) {
+                let size = BoxBuilder::default().height(rows).width(columns).build();
+                program.set_console_size(size.ok());
+            }
             let (theirs, ours) = tty::console()?;
             (Some(theirs), Some(ours))
         }

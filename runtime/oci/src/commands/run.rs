@@ -28,10 +28,12 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
         foreground::prepare(!args.no_subreaper)?;
     }
     let (entry, started) = create::create(context, &args.create, &bundle, console)?;
-    let relay = ours.as_ref().map(|console| tty::receive(console));
+    let relay = ours.as_ref().map(tty::receive);
     let relay = relay.transpose().and_then(|master| {
+        // It gives the terminal its size, which the program may ask for at once.
+        let relay = master.map(tty::Relay::new);
         start::start(context, &entry)?;
-        Ok(master.map(tty::Relay::new))
+        Ok(relay)
     });
     let relay = match relay {
         Ok(relay) => relay,

@@ -6,6 +6,7 @@ mod common;
 mod config;
 mod names;
 mod state;
+mod values;
 
 use common::{Bundle, Said};
 use std::time::Duration;

@@ -136,7 +136,8 @@ fn texts() {
 fn files_of_other_kinds() {
     let bundle = Bundle::new("stateodd");
     let mut stranger = Stranger::new();
-    let make: [(&str, fn(&Path)); 6] = [
+    type Make = fn(&Path);
+    let make: [(&str, Make); 6] = [
         ("nothing", |_| {}),
         ("a FIFO", |path| {
             nix::unistd::mkfifo(path, Mode::S_IRWXU).expect("fifo")
