@@ -1,10 +1,10 @@
 //! The errors of a [`Store`](crate::Store).
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use nix::errno::Errno;
 
-use crate::{ArchiveError, Digest, LayerError, ReferenceError};
+use crate::{ArchiveError, Digest, LayerError, ReferenceError, RegistryError};
 
 /// What a store operation can end in.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,14 @@ pub enum ImageError {
     /// An archive is not usable.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// A registry does not give it to us.
+    #[error("pulling {name}: {source}")]
+    Pull {
+        /// The image.
+        name: String,
+        /// Why.
+        source: Arc<RegistryError>,
+    },
     /// A layer was refused.
     #[error("layer {number} ({diff_id}) of {archive}: {source}")]
     Layer {
@@ -74,6 +82,15 @@ pub enum ImageError {
         /// What this machine is.
         wanted: String,
     },
+}
+
+impl ImageError {
+    pub(crate) fn pull(name: &crate::Name, source: impl Into<Arc<RegistryError>>) -> Self {
+        Self::Pull {
+            name: name.to_string(),
+            source: source.into(),
+        }
+    }
 }
 
 /// Failures of the store's own directory.

@@ -53,7 +53,15 @@ impl Disk {
             _lock: lock,
             next: AtomicU64::new(0),
         };
-        for name in ["l", "layers", "images", "snapshots", "tmp", "empty"] {
+        for name in [
+            "l",
+            "layers",
+            "images",
+            "snapshots",
+            "blobs",
+            "tmp",
+            "empty",
+        ] {
             create_dir(&disk.root.join(name))?;
         }
         // It gives its mode to the root directory of a container.
@@ -105,6 +113,11 @@ impl Disk {
 
     pub(super) fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
+    }
+
+    /// Downloads that are not complete: `blobs/<hex digits of the digest>`.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
     }
 
     pub(super) fn names(&self) -> PathBuf {

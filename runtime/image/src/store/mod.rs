@@ -1,7 +1,9 @@
 //! The store on disk.
 
+mod claims;
 mod disk;
 mod load;
+mod pull;
 mod records;
 mod snapshot;
 
@@ -15,7 +17,10 @@ use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
 
 pub use snapshot::{OverlayMount, Snapshot};
 
-use crate::{Digest, Image, ImageError, Limits, Name, Platform, Reference, RootFs, StoreError};
+use crate::{
+    Digest, Image, ImageError, Limits, Name, Platform, Reference, Registries, RootFs, StoreError,
+};
+use claims::Claims;
 use disk::Disk;
 use records::{ImageRecord, State};
 
@@ -26,6 +31,8 @@ pub struct Options {
     pub limits: Limits,
     /// The machine that images must suit.
     pub platform: Platform,
+    /// Where registries are.
+    pub registries: Registries,
 }
 
 impl Default for Options {
@@ -33,6 +40,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             platform: Platform::host(),
+            registries: Registries::default(),
         }
     }
 }
@@ -50,6 +58,7 @@ impl Default for Options {
 /// | `images/<id>.json` | an image: its configuration byte for byte, the chain ids of its layers |
 /// | `names.json` | names, and the image that each means |
 /// | `archives.json` | archive files that were read: their stat data, the image, its names |
+/// | `blobs/<digest>` | what has come of a blob that is being pulled; the next pull goes on there |
 /// | `snapshots/<key>/` | `snapshot.json`, `upper/`, `work/` |
 /// | `empty/` | the lower directory of an image without layers |
 /// | `tmp/` | work in progress; emptied when the store is opened |
@@ -68,8 +77,8 @@ pub struct Store {
     disk: Disk,
     options: Options,
     state: Mutex<State>,
-    /// Held while layers are added or collected: fresh layers belong to no image for a moment.
-    layers_change: Mutex<()>,
+    /// What is being loaded or pulled: fresh layers belong to no image for a moment.
+    claims: Claims,
 }
 
 /// What [`Store::gc`] removed.
@@ -102,7 +111,7 @@ impl Store {
             disk,
             options,
             state: Mutex::new(state),
-            layers_change: Mutex::new(()),
+            claims: Claims::default(),
         })
     }
 
@@ -167,7 +176,6 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`]; what was not removed is removed by the next call, or the next open.
     pub fn gc(&self) -> Result<Collected, ImageError> {
-        let _alone = lock(&self.layers_change);
         let mut state = self.state();
         let used: BTreeSet<Digest> = state
             .images
@@ -184,7 +192,7 @@ impl Store {
         let unused: Vec<_> = state
             .layers
             .values()
-            .filter(|l| !used.contains(&l.chain_id))
+            .filter(|l| !used.contains(&l.chain_id) && !self.claims.holds(&l.chain_id))
             .cloned()
             .collect();
         let mut collected = Collected::default();

@@ -1,0 +1,324 @@
+//! Blobs on their way from a registry: written to a file, and read from it while it grows.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crate::{
+    Digest, Name, Progress, PullEvent, RegistryError,
+    registry::{Cancel, Repository, Retries},
+};
+
+/// Blobs of one pull that are downloaded side by side, at most; Docker's number.
+const PARALLEL: usize = 3;
+/// Bytes that are read at once.
+const CHUNK: usize = 256 << 10;
+
+/// One blob. Its file stays when the download fails, and the next one goes on there.
+#[derive(Debug)]
+pub(crate) struct Download {
+    digest: Digest,
+    /// Bytes, as the manifest says.
+    size: u64,
+    /// Where a foreign layer is, should the registry not have it.
+    urls: Vec<String>,
+    path: PathBuf,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    file: Option<Arc<File>>,
+    /// Bytes that are in the file.
+    have: u64,
+    outcome: Option<Result<(), Arc<RegistryError>>>,
+}
+
+impl Download {
+    /// Of a blob into the file `path`, which may have its beginning already.
+    pub(crate) fn new(digest: Digest, size: u64, urls: Vec<String>, path: PathBuf) -> Self {
+        Self {
+            digest,
+            size,
+            urls,
+            path,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Of the blob.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Opens the file; from here on it can be read.
+    fn begin(&self) -> Result<(), RegistryError> {
+        let open = || {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = options.open(&self.path)?;
+            let mut have = file.metadata()?.len();
+            if have > self.size {
+                file.set_len(0)?;
+                have = 0;
+            }
+            Ok((file, have))
+        };
+        let (file, have) = open().map_err(|error| self.failed("opening", &error))?;
+        *self.state() = State {
+            file: Some(Arc::new(file)),
+            have,
+            outcome: None,
+        };
+        Ok(())
+    }
+
+    fn failed(&self, action: &str, error: &io::Error) -> RegistryError {
+        RegistryError::File {
+            what: "the file of a download,",
+            path: self.path.clone(),
+            reason: format!("{action}: {error}"),
+        }
+    }
+
+    /// Downloads what is missing, over failures that pass.
+    fn run(&self, repository: &Repository, cancel: &Cancel, progress: &dyn Progress) {
+        let mut retries = Retries::new(cancel);
+        let outcome = loop {
+            let before = self.state().have;
+            let error = match self.attempt(repository, cancel, progress) {
+                Ok(()) => break Ok(()),
+                Err(error) => error,
+            };
+            if self.state().have > before {
+                retries.progressed();
+            }
+            if let Err(error) = retries.pause(error) {
+                break Err(Arc::new(error));
+            }
+        };
+        if outcome.is_err() {
+            // The others are of no use without it; what they have stays.
+            cancel.cancel();
+        }
+        self.state().outcome = Some(outcome);
+        self.changed.notify_all();
+    }
+
+    fn attempt(
+        &self,
+        repository: &Repository,
+        cancel: &Cancel,
+        progress: &dyn Progress,
+    ) -> Result<(), RegistryError> {
+        let (file, mut have) = {
+            let state = self.state();
+            (state.file.clone(), state.have)
+        };
+        let file = file.ok_or(RegistryError::Cancelled)?;
+        if have == self.size {
+            return Ok(());
+        }
+        let stream = repository.blob(&self.digest, have, &self.urls)?;
+        let (mut reader, url) = (stream.reader, stream.url);
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            cancel.check()?;
+            let count = reader
+                .read(&mut buffer)
+                .map_err(|error| RegistryError::Transport {
+                    url: url.clone(),
+                    reason: error.to_string(),
+                })?;
+            if count == 0 {
+                break;
+            }
+            if have + count as u64 > self.size {
+                let reason = format!(
+                    "the blob is longer than the {} bytes it should have",
+                    self.size
+                );
+                return Err(RegistryError::Answer { url, reason });
+            }
+            file.write_all_at(&buffer[..count], have)
+                .map_err(|error| self.failed("writing", &error))?;
+            have += count as u64;
+            self.state().have = have;
+            self.changed.notify_all();
+            progress.event(PullEvent::Downloading {
+                blob: self.digest,
+                bytes: have,
+                of: self.size,
+            });
+        }
+        if have < self.size {
+            let reason = format!("it ended after {have} of {} bytes", self.size);
+            return Err(RegistryError::Transport { url, reason });
+        }
+        Ok(())
+    }
+
+    /// Why it failed, if it did.
+    fn failure(&self) -> Option<Arc<RegistryError>> {
+        self.state().outcome.clone()?.err()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a download from its beginning, and waits where it has not come yet.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    download: Arc<Download>,
+    position: u64,
+}
+
+impl Follow {
+    pub(crate) fn new(download: Arc<Download>) -> Self {
+        Self {
+            download,
+            position: 0,
+        }
+    }
+}
+
+impl Read for Follow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let download = &*self.download;
+        let state = download.state();
+        let waiting = |state: &mut State| {
+            state.file.is_some() && state.have <= self.position && state.outcome.is_none()
+        };
+        let state = download.changed.wait_while(state, waiting);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let ready = state.have.saturating_sub(self.position);
+        if ready == 0 && state.file.is_some() {
+            return match &state.outcome {
+                Some(Err(error)) => Err(io::Error::other(error.clone())),
+                _ => Ok(0),
+            };
+        }
+        let file = state.file.clone();
+        drop(state);
+        let file = file.ok_or_else(|| io::Error::other("the download has not begun"))?;
+        let want = ready.min(buffer.len() as u64) as usize;
+        let count = file.read_at(&mut buffer[..want], self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+/// The downloads of one pull.
+pub(crate) struct Downloads {
+    /// The image.
+    pub(crate) name: Name,
+    pub(crate) repository: Arc<Repository>,
+    /// By the layer's position, bottom first.
+    pub(crate) blobs: Vec<Arc<Download>>,
+    pub(crate) cancel: Cancel,
+    pub(crate) progress: Arc<dyn Progress>,
+}
+
+impl std::fmt::Debug for Downloads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.blobs).finish()
+    }
+}
+
+/// Downloads that are going on. They end when this is dropped.
+pub(crate) struct Running {
+    blobs: Vec<Arc<Download>>,
+    cancel: Cancel,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Downloads {
+    /// Begins to download the blobs of the layers at `positions`, in this order.
+    pub(crate) fn start(&self, positions: &[usize]) -> Result<Running, RegistryError> {
+        for (position, blob) in self.blobs.iter().enumerate() {
+            self.progress.event(PullEvent::Layer {
+                blob: blob.digest,
+                size: blob.size,
+                here: !positions.contains(&position),
+            });
+        }
+        let mut blobs: Vec<Arc<Download>> = Vec::new();
+        for blob in positions.iter().map(|at| &self.blobs[*at]) {
+            if blobs.iter().all(|begun| begun.digest != blob.digest) {
+                blob.begin()?;
+                blobs.push(blob.clone());
+            }
+        }
+        let (queue, next) = (Arc::new(blobs.clone()), Arc::new(AtomicUsize::new(0)));
+        let mut running = Running {
+            blobs,
+            cancel: self.cancel.part(),
+            threads: Vec::new(),
+        };
+        for _ in 0..PARALLEL.min(queue.len()) {
+            let (queue, next) = (queue.clone(), next.clone());
+            let (repository, cancel) = (self.repository.clone(), running.cancel.clone());
+            let progress = self.progress.clone();
+            let work = move || {
+                while let Some(blob) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    blob.run(&repository, &cancel, &*progress);
+                }
+            };
+            running.threads.push(
+                thread::Builder::new()
+                    .name("download".into())
+                    .spawn(work)
+                    .map_err(|error| {
+                        RegistryError::Config(format!("starting a thread: {error}"))
+                    })?,
+            );
+        }
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Why one failed, if one did; the others were cancelled then.
+    pub(crate) fn failure(&self) -> Option<Arc<RegistryError>> {
+        let mut failures: Vec<_> = self
+            .blobs
+            .iter()
+            .filter_map(|blob| blob.failure())
+            .collect();
+        failures.sort_by_key(|error| matches!(**error, RegistryError::Cancelled));
+        failures.into_iter().next()
+    }
+
+    /// Removes the files: they have been read, or are no good.
+    pub(crate) fn discard(&self) {
+        for blob in &self.blobs {
+            if let Err(error) = fs::remove_file(&blob.path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %blob.path.display(), %error, "a download that is not needed stays");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        for thread in self.threads.drain(..) {
+            // It said why when it panicked.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The client of registries (OCI distribution-spec 1.1; what Docker's registries do beside it).
+//!
+//! Blocking, one thread per request that is going on: a pull has a handful of them.
+
+mod auth;
+mod config;
+mod credentials;
+mod error;
+mod http;
+mod place;
+mod retry;
+
+use std::io::Read;
+
+use ureq::http::header;
+
+pub use config::{Credentials, HostConfig, Mirror, Registries, TlsConfig};
+pub use error::RegistryError;
+
+pub(crate) use retry::{Cancel, Retries};
+
+use crate::{Digest, Name};
+use place::{Place, Request};
+
+/// What manifests may be, most wanted first.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+/// A repository of a registry, and the mirrors that may have its content too.
+pub(crate) struct Repository {
+    name: Name,
+    /// In the order in which they are asked.
+    places: Vec<Place>,
+    cancel: Cancel,
+}
+
+/// A document, and the digest that was computed from it.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Vec<u8>,
+    /// What the registry says that it is.
+    pub(crate) media_type: String,
+    /// Where it came from.
+    pub(crate) url: String,
+}
+
+/// The rest of a blob, from `offset`.
+pub(crate) struct BlobStream {
+    pub(crate) reader: Box<dyn Read + Send>,
+    /// Where it comes from.
+    pub(crate) url: String,
+}
+
+impl Repository {
+    /// Does not talk to anybody yet.
+    pub(crate) fn new(
+        registries: &Registries,
+        name: &Name,
+        credentials: Option<&Credentials>,
+        cancel: &Cancel,
+    ) -> Result<Self, RegistryError> {
+        let registry = name.registry();
+        let endpoints = registries
+            .endpoints(registry)
+            .map_err(RegistryError::Config)?;
+        let mut places = Vec::new();
+        for endpoint in endpoints {
+            // What comes with a task is for the registry of its image, never for a mirror.
+            let own = credentials.filter(|_| endpoint.mirror_of.is_none());
+            let host = registries.host(&endpoint.host);
+            let known = match own.cloned().or(host.auth) {
+                Some(known) => Some(known),
+                None => match registries
+                    .auth_file
+                    .clone()
+                    .or_else(credentials::default_file)
+                {
+                    Some(file) => credentials::from_file(&file, &endpoint.host)?,
+                    None => None,
+                },
+            };
+            places.push(Place::new(endpoint, host.tls, known, name.repository()));
+        }
+        Ok(Self {
+            name: name.clone(),
+            places,
+            cancel: cancel.clone(),
+        })
+    }
+
+    /// A manifest or an index, by tag or digest. By digest, it is verified.
+    pub(crate) fn manifest(&self, reference: &str, limit: u64) -> Result<Document, RegistryError> {
+        let request = Request {
+            path: format!("manifests/{reference}"),
+            accept: Some(MANIFEST_TYPES),
+            offset: 0,
+        };
+        let expected: Option<Digest> = reference.parse().ok();
+        self.everywhere(|place| place.document(&request, expected, limit))
+    }
+
+    /// A small blob, verified.
+    pub(crate) fn small_blob(
+        &self,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Document, RegistryError> {
+        let request = Request {
+            path: format!("blobs/{digest}"),
+            accept: None,
+            offset: 0,
+        };
+        self.everywhere(|place| place.document(&request, Some(*digest), limit))
+    }
+
+    /// Begins to read a blob at `offset`: one attempt at each place. `urls` are where the blob of a
+    /// foreign layer is, should the registry not have it.
+    pub(crate) fn blob(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        urls: &[String],
+    ) -> Result<BlobStream, RegistryError> {
+        let request = Request {
+            path: format!("blobs/{digest}"),
+            accept: None,
+            offset,
+        };
+        let outcome = self.first(|place| place.stream(&request));
+        match (outcome, self.places.last()) {
+            (Err(RegistryError::NotFound { .. }), Some(place)) if !urls.is_empty() => {
+                let mut last = None;
+                for url in urls {
+                    match place.foreign(url, offset) {
+                        Ok(stream) => return Ok(stream),
+                        Err(error) => last = Some(error),
+                    }
+                }
+                Err(last.unwrap_or(RegistryError::Cancelled))
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// What may be tried again is, at all places in turn.
+    fn everywhere<T>(
+        &self,
+        ask: impl Fn(&Place) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let mut retries = Retries::new(&self.cancel);
+        loop {
+            match self.first(&ask) {
+                Err(error) => retries.pause(error)?,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The first good answer. Of failures, that of the registry itself counts.
+    fn first<T>(
+        &self,
+        ask: impl Fn(&Place) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let mut last = RegistryError::Config(format!("{} has no place to ask", self.name));
+        for place in &self.places {
+            self.cancel.check()?;
+            match ask(place) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    if place.is_mirror() {
+                        tracing::warn!(%error, "a mirror failed, going on with the next place");
+                    }
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// The type that an answer says it has, without parameters.
+fn media_type(headers: &ureq::http::HeaderMap) -> String {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok());
+    let value = value.unwrap_or_default();
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
