@@ -259,7 +259,7 @@ mod tests {
     fn the_header_of_dockers_api_is_understood() {
         let json = r#"{"username":"me","password":"p?>","serveraddress":"r"}"#;
         for engine in [
-            base64::engine::general_purpose::STANDARD,
+            STANDARD,
             base64::engine::general_purpose::URL_SAFE,
         ] {
             let header = engine.encode(json);
