@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     Digest, Name, Progress, PullEvent, RegistryError,
-    registry::{Cancel, Repository, Retries},
+    registry::{Cancel, Repository},
 };
 
 /// Blobs of one pull that are downloaded side by side, at most; Docker's number.
@@ -93,7 +93,7 @@ impl Download {
 
     /// Downloads what is missing, over failures that pass.
     fn run(&self, repository: &Repository, cancel: &Cancel, progress: &dyn Progress) {
-        let mut retries = Retries::new(cancel);
+        let mut retries = repository.retries(cancel);
         let outcome = loop {
             let before = self.state().have;
             let error = match self.attempt(repository, cancel, progress) {

@@ -15,8 +15,8 @@ pub enum ImageError {
     Reference(#[from] ReferenceError),
     /// The store holds no such image.
     #[error(
-        "image `{0}` is not in the store: load it first, for example by a task with the image \
-         docker-archive:/path/to/saved.tar"
+        "image `{0}` is not in the store: pull or load it first (`fairlead image pull`, `fairlead \
+         image load`)"
     )]
     NotFound(String),
     /// An archive is not usable.
@@ -56,6 +56,16 @@ pub enum ImageError {
     /// The image was removed after it had been resolved.
     #[error("image {0} is no longer in the store: resolve its reference again")]
     Gone(Digest),
+    /// Something needs the image, and it was not to be removed by force.
+    #[error("image `{image}` is in use by the {what} {}", users.join(", "))]
+    InUse {
+        /// What was to be removed.
+        image: String,
+        /// `tasks` or `names`.
+        what: &'static str,
+        /// Which.
+        users: Vec<String>,
+    },
     /// A snapshot key that is no file name we would use.
     #[error(
         "snapshot key `{0}`: 1 to 128 letters, digits, `_`, `.` and `-`, starting with a letter \

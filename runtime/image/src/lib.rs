@@ -48,6 +48,6 @@ pub use pull::{Progress, PullCanceller, PullEvent, PullOptions};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Credentials, HostConfig, Mirror, Registries, RegistryError, TlsConfig};
 pub use source::ArchiveError;
-pub use store::{Collected, Options, OverlayMount, Snapshot, Store};
+pub use store::{Collected, Options, OverlayMount, Removed, Snapshot, Store, Stored, Usage};
 pub use tarball::TarError;
 pub use unpack::LayerError;

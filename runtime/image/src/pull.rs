@@ -58,6 +58,8 @@ impl<F: Fn(PullEvent) + Send + Sync> Progress for F {
 pub struct PullOptions {
     /// Who we are for the registry; else what the configuration says.
     pub credentials: Option<Credentials>,
+    /// How often a request is made before its failure counts, at least 1.
+    pub attempts: u32,
     /// Who wants to know.
     pub progress: Arc<dyn Progress>,
     pub(crate) cancel: Cancel,
@@ -67,6 +69,7 @@ impl Default for PullOptions {
     fn default() -> Self {
         Self {
             credentials: None,
+            attempts: 6,
             progress: Arc::new(|_: PullEvent| {}),
             cancel: Cancel::default(),
         }

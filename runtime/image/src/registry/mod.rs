@@ -19,7 +19,7 @@ pub use error::RegistryError;
 
 pub(crate) use retry::{Cancel, Retries};
 
-use crate::{Digest, Name};
+use crate::{Digest, Name, PullOptions};
 use place::{Place, Request};
 
 /// What manifests may be, most wanted first.
@@ -34,6 +34,7 @@ pub(crate) struct Repository {
     /// In the order in which they are asked.
     places: Vec<Place>,
     cancel: Cancel,
+    attempts: u32,
 }
 
 /// A document, and the digest that was computed from it.
@@ -59,8 +60,7 @@ impl Repository {
     pub(crate) fn new(
         registries: &Registries,
         name: &Name,
-        credentials: Option<&Credentials>,
-        cancel: &Cancel,
+        options: &PullOptions,
     ) -> Result<Self, RegistryError> {
         let registry = name.registry();
         let endpoints = registries
@@ -69,7 +69,10 @@ impl Repository {
         let mut places = Vec::new();
         for endpoint in endpoints {
             // What comes with a task is for the registry of its image, never for a mirror.
-            let own = credentials.filter(|_| endpoint.mirror_of.is_none());
+            let own = options
+                .credentials
+                .as_ref()
+                .filter(|_| endpoint.mirror_of.is_none());
             let host = registries.host(&endpoint.host);
             let known = match own.cloned().or(host.auth) {
                 Some(known) => Some(known),
@@ -87,7 +90,8 @@ impl Repository {
         Ok(Self {
             name: name.clone(),
             places,
-            cancel: cancel.clone(),
+            cancel: options.cancel.clone(),
+            attempts: options.attempts,
         })
     }
 
@@ -145,12 +149,17 @@ impl Repository {
         }
     }
 
+    /// For requests that end with `cancel`.
+    pub(crate) fn retries(&self, cancel: &Cancel) -> Retries {
+        Retries::new(cancel, self.attempts)
+    }
+
     /// What may be tried again is, at all places in turn.
     fn everywhere<T>(
         &self,
         ask: impl Fn(&Place) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        let mut retries = Retries::new(&self.cancel);
+        let mut retries = self.retries(&self.cancel);
         loop {
             match self.first(&ask) {
                 Err(error) => retries.pause(error)?,

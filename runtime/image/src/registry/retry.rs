@@ -7,8 +7,6 @@ use std::{
 
 use super::RegistryError;
 
-/// Failures in a row that are borne.
-const ATTEMPTS: u32 = 6;
 /// The pause after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
@@ -85,13 +83,15 @@ impl Shared {
 /// Counts failures in a row.
 pub(crate) struct Retries {
     cancel: Cancel,
+    attempts: u32,
     failures: u32,
 }
 
 impl Retries {
-    pub(crate) fn new(cancel: &Cancel) -> Self {
+    pub(crate) fn new(cancel: &Cancel, attempts: u32) -> Self {
         Self {
             cancel: cancel.clone(),
+            attempts,
             failures: 0,
         }
     }
@@ -104,7 +104,7 @@ impl Retries {
     /// Waits until it is time to try again, or gives the error back.
     pub(crate) fn pause(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         self.failures += 1;
-        if !error.is_transient() || self.failures >= ATTEMPTS {
+        if !error.is_transient() || self.failures >= self.attempts {
             return Err(error);
         }
         let own = FIRST_PAUSE * 2u32.saturating_pow(self.failures - 1);
@@ -134,16 +134,16 @@ mod tests {
 
     #[test]
     fn gives_up_after_some_failures_in_a_row() {
-        let mut retries = Retries::new(&Cancel::default());
-        for _ in 1..ATTEMPTS {
+        let mut retries = Retries::new(&Cancel::default(), 6);
+        for _ in 1..6 {
             retries.pause(failure(503)).expect("another attempt");
         }
         retries.progressed();
-        for _ in 1..ATTEMPTS {
+        for _ in 1..6 {
             retries.pause(failure(429)).expect("another attempt");
         }
         assert!(retries.pause(failure(503)).is_err());
-        let mut retries = Retries::new(&Cancel::default());
+        let mut retries = Retries::new(&Cancel::default(), 6);
         assert!(retries.pause(failure(400)).is_err());
     }
 

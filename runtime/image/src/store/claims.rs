@@ -36,6 +36,15 @@ impl Claims {
         Claim { claims: self, keys }
     }
 
+    /// Takes a key that nobody holds.
+    pub(super) fn try_take(&self, key: Digest) -> Option<Claim<'_>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert(key).then(|| Claim {
+            claims: self,
+            keys: BTreeSet::from([key]),
+        })
+    }
+
     /// Whether somebody works on it.
     pub(super) fn holds(&self, key: &Digest) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 mod claims;
 mod disk;
 mod load;
+mod manage;
 mod pull;
 mod records;
 mod snapshot;
@@ -15,6 +16,7 @@ use std::{
 
 use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
 
+pub use manage::{Removed, Stored, Usage};
 pub use snapshot::{OverlayMount, Snapshot};
 
 use crate::{
@@ -161,13 +163,7 @@ impl Store {
         if !state.images.contains_key(id) {
             return Ok(false);
         }
-        state.names.retain(|_, named| named != id);
-        self.disk.write_json(&self.disk.names(), &state.names)?;
-        state.archives.retain(|_, archive| archive.image != *id);
-        self.disk
-            .write_json(&self.disk.archives(), &state.archives)?;
-        self.disk.remove_file(&self.image_path(id))?;
-        state.images.remove(id);
+        self.forget(&mut state, id)?;
         Ok(true)
     }
 
@@ -225,16 +221,9 @@ impl Store {
         self.disk.layer_dirs().join(directory)
     }
 
-    /// A digest decides alone, as it does for Docker; the name before it is for people.
     fn named(&self, name: &Name) -> Result<Image, ImageError> {
         let state = self.state();
-        let found = match name.digest() {
-            Some(digest) => state
-                .images
-                .get(digest)
-                .or_else(|| state.images.values().find(|i| i.manifests.contains(digest))),
-            None => state.names.get(name).and_then(|id| state.images.get(id)),
-        };
+        let found = record_of(&state, name);
         match found {
             Some(record) => image(&state, record),
             None => Err(ImageError::NotFound(name.to_string())),
@@ -295,6 +284,18 @@ fn image(state: &State, record: &ImageRecord) -> Result<Image, ImageError> {
         config,
         rootfs: RootFs::Layers(record.layers.clone()),
     })
+}
+
+/// The record that a name means. A digest decides alone, as it does for Docker; the name before it is
+/// for people.
+fn record_of<'a>(state: &'a State, name: &Name) -> Option<&'a ImageRecord> {
+    match name.digest() {
+        Some(digest) => state
+            .images
+            .get(digest)
+            .or_else(|| state.images.values().find(|i| i.manifests.contains(digest))),
+        None => state.images.get(state.names.get(name)?),
+    }
 }
 
 fn sorted(mut list: Vec<String>) -> Vec<String> {

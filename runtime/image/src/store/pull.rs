@@ -29,8 +29,7 @@ impl Store {
         {
             return Ok(image);
         }
-        let (registries, credentials) = (&self.options.registries, options.credentials.as_ref());
-        let repository = Repository::new(registries, name, credentials, &options.cancel)
+        let repository = Repository::new(&self.options.registries, name, options)
             .map_err(|error| ImageError::pull(name, error))?;
         let repository = Arc::new(repository);
         let (platform, limits) = (&self.options.platform, &self.options.limits);
