@@ -41,7 +41,6 @@ impl Images for Service {
             }
             Err(error) => return Err(invalid("name", &error.to_string())),
         };
-        let credentials = credentials(&request.registry_auth).map_err(Status::invalid_argument)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let progress = sender.clone();
         let mut options = PullOptions::default();
