@@ -10,7 +10,7 @@ use crate::build::{self, Index, Underlay, View};
 use crate::desired::{Desired, Engine, Node, Protocol};
 use crate::error::NetdpError;
 use crate::features::{Feature, probe};
-use crate::namespace::{Cleanup, Namespace, Spec, remove_record};
+use crate::namespace::{Cleanup, Namespace, Spec, remove_record, settle};
 use crate::netns::Netns;
 use crate::ports::PortTable;
 use crate::report::{Healed, NetworkState, Object, Report};
@@ -221,6 +221,8 @@ impl DataPlane {
             let cleanup = sync(held, &object, spec, socket, verify, &mut report);
             cleanups.extend(cleanup.map(|cleanup| (object.clone(), cleanup)));
         }
+        let all = self.others.values_mut().chain([&mut self.node]);
+        settle(all.filter_map(|held| Some((&mut held.namespace, held.spec.as_ref()?))));
         if self.engine == Engine::Ipvs {
             self.balance(&view, verify, &mut report);
         }

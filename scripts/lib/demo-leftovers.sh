@@ -2,7 +2,7 @@
 #
 # What there is of a demo in the kernel. Everything is found by what it is (the namespace it lives
 # in, its place), not by what the demo remembers, so a killed demo can be cleaned up as well. To be
-# sourced after demo-nodes.sh.
+# sourced after demo-nodes.sh and machine.sh.
 
 demo_named_namespaces() {
     find /run/netns -mindepth 1 -maxdepth 1 -name 'fl-demo-*' -printf '%f\n' 2>/dev/null || true
@@ -36,16 +36,8 @@ demo_processes() {
         # A process may end while it is looked at.
         stat -L -c '%i %n' /proc/[0-9]*/ns/net 2>/dev/null |
             awk 'NR == FNR { ours[$1]; next } $1 in ours { print $2 }' <(demo_namespaces) - || true
-        grep -ls ":$cgroup_parent/" /proc/[0-9]*/cgroup || true
+        grep -ls ":$cgroup_parent-" /proc/[0-9]*/cgroup || true
     } | cut -d / -f 3 | sort -un
-}
-
-# The links and the rules of the machine's own network namespace, which the demo must not change.
-machine_links() { ip -o link show | awk -F ': ' '{ print $2 }'; }
-machine_rules() {
-    nft --stateless list ruleset
-    ip rule show
-    ip -6 rule show
 }
 
 # What a daemon may have made in its node's own namespace.
@@ -68,17 +60,19 @@ leftovers() {
         "$(demo_processes | count)" "$(machine_links | count)" "$(machine_rules | count)"
 }
 
-# leftovers_table BEFORE RUNNING AFTER
+# leftovers_table BEFORE RUNNING STOPPED AFTER
 leftovers_table() {
-    local was is will index names=('network namespaces of the demo' 'mounts' 'cgroups'
+    local was is stopped will index names=('network namespaces of the demo' 'mounts' 'cgroups'
         'processes' "links in the machine's own namespace" "rules in the machine's own namespace")
     IFS=$'\t' read -r -a was <<<"$1"
     IFS=$'\t' read -r -a is <<<"$2"
-    IFS=$'\t' read -r -a will <<<"$3"
+    IFS=$'\t' read -r -a stopped <<<"$3"
+    IFS=$'\t' read -r -a will <<<"$4"
     {
-        printf '\tBEFORE\tRUNNING\tAFTER\n'
+        printf '\tWITHOUT DAEMONS\tRUNNING\tDAEMONS ENDED\tREMOVED\n'
         for index in "${!names[@]}"; do
-            printf '%s\t%s\t%s\t%s\n' "${names[index]}" "${was[index]}" "${is[index]}" "${will[index]}"
+            printf '%s\t%s\t%s\t%s\t%s\n' "${names[index]}" "${was[index]}" "${is[index]}" \
+                "${stopped[index]}" "${will[index]}"
         done
     } | sed '1s/^/ /' | table
 }

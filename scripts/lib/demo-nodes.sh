@@ -58,7 +58,7 @@ start_daemons() {
         # In a session of its own: an interrupt at the terminal is for this script.
         NO_COLOR=1 setsid nsenter --net="$(netns "$node")" -- "$bin/fairleadd" \
             --state-dir "$state_dir/$node" --run-dir "$run_dir/$node" \
-            --cgroup-parent "$cgroup_parent/$node" "${options[@]}" \
+            --cgroup-parent "$cgroup_parent-$node" "${options[@]}" \
             </dev/null >"$(log_of "$node")" 2>&1 {lock}>&- &
         echo $! >"$run_dir/$node.pid"
     done

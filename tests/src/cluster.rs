@@ -15,7 +15,7 @@ use crate::client::tell_task;
 use crate::image;
 use crate::node::Node;
 use crate::spec::{NetworkSpec, ServiceSpec, Spec, TaskSpec};
-use crate::tools::{result, sh, wait_for};
+use crate::tools::{output, result, sh, wait_for};
 
 /// The overlay network that every cluster has.
 pub const APP: &str = "app";
@@ -29,9 +29,17 @@ pub struct Builder {
     nodes: usize,
     underlay: String,
     mtu: Option<u32>,
+    interval: Option<&'static str>,
 }
 
 impl Builder {
+    /// The daemons repair as often as they do by default, not as often as is good for tests.
+    #[must_use]
+    pub fn default_interval(mut self) -> Self {
+        self.interval = None;
+        self
+    }
+
     /// First three bytes of the underlay's IPv4 addresses; by default 192.0.2.
     #[must_use]
     pub fn underlay(mut self, first_three_bytes: &str) -> Self {
@@ -102,7 +110,7 @@ impl Builder {
                 format!("2001:db8::{number}"),
                 format!("{}/{id}", cluster.names.cgroup),
             );
-            cluster.nodes.push(node);
+            cluster.nodes.push(node.with_interval(self.interval));
         }
         let gwbridge = json!(["172.18.0.0/16", "fd18::/64"]);
         cluster
@@ -147,6 +155,7 @@ impl Cluster {
             nodes,
             underlay: "192.0.2".to_owned(),
             mtu: None,
+            interval: Some("500ms"),
         }
     }
 
@@ -425,6 +434,11 @@ impl Cluster {
         self.spec.services[service].vips.clone()
     }
 
+    /// A node's record, of which every node is told; from 1.
+    pub fn record_of(&mut self, number: usize) -> &mut Value {
+        &mut self.spec.nodes[number - 1]
+    }
+
     /// Takes a task away, with its endpoints.
     pub fn remove_task(&mut self, id: &str) {
         self.spec.tasks.remove(id);
@@ -498,7 +512,7 @@ impl Cluster {
             fs::write(&path, format!("{:#}", self.assignment(index + 1))).expect("assignment");
             command.arg("-f").arg(path);
         }
-        let output = command.output().expect("fairlead runs");
+        let output = output("fairlead apply", &mut command)?;
         result("fairlead apply", &output)
     }
 

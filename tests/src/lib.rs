@@ -32,4 +32,4 @@ pub use load::{Load, Outcome};
 pub use node::{Background, Node};
 pub use programs::program;
 pub use spec::{ServiceSpec, TaskSpec};
-pub use tools::{inside, sh, try_sh, wait_for};
+pub use tools::{has_br_netfilter, inside, output, sh, try_sh, wait_for};

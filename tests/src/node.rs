@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::client::tell_task;
 use crate::programs::program;
-use crate::tools::{PATIENCE, result, try_sh, wait_for};
+use crate::tools::{PATIENCE, output, result, try_sh, wait_for};
 
 /// A node.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Node {
     /// Its IPv6 address on the underlay.
     pub v6: String,
     pub(crate) cgroup: String,
+    /// How often the daemon compares with the kernel; `None`: as it does by default.
+    interval: Option<&'static str>,
     daemon: Option<Child>,
 }
 
@@ -49,8 +51,13 @@ impl Node {
             v4,
             v6,
             cgroup,
+            interval: None,
             daemon: None,
         }
+    }
+
+    pub(crate) fn with_interval(self, interval: Option<&'static str>) -> Self {
+        Self { interval, ..self }
     }
 
     /// The daemon's socket.
@@ -82,14 +89,12 @@ impl Node {
             .args(["--run-dir".as_ref(), self.run_dir().as_os_str()])
             .args(["--resolv-conf".as_ref(), self.resolv_conf().as_os_str()])
             .args(["--cgroup-parent", &self.cgroup])
-            .args([
-                "--reconcile-interval",
-                "500ms",
-                "--log",
-                "info,netdp=debug,executor=debug",
-            ])
+            .args(["--log", "info,netdp=debug,executor=debug"])
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
+        if let Some(interval) = self.interval {
+            command.args(["--reconcile-interval", interval]);
+        }
         if let Ok(engine) = std::env::var("FAIRLEAD_TEST_ENGINE") {
             command.args(["--engine", &engine]);
         }
@@ -192,10 +197,11 @@ impl Node {
     /// Runs `fairlead`; whatever comes of it.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When it cannot be started, or does not end.
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.cli(arguments).output().expect("fairlead runs")
+        let what = format!("{}: fairlead {}", self.id, arguments.join(" "));
+        output(&what, &mut self.cli(arguments)).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Runs `fairlead --format json`; what it printed.

@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// How long a condition may take. Far more than it needs anywhere: it only bounds a failing test.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -26,8 +29,32 @@ pub fn sh(script: &str) -> String {
 /// # Errors
 /// When it ends with another status than 0.
 pub fn try_sh(script: &str) -> Result<String, String> {
-    let output = Command::new("sh").arg("-ec").arg(script).output();
-    result(script, &output.expect("sh runs"))
+    let output = output(script, Command::new("sh").arg("-ec").arg(script))?;
+    result(script, &output)
+}
+
+/// Runs a command; its end and all it said.
+///
+/// # Errors
+/// When it cannot be started, or has not ended after [`PATIENCE`]: it is killed then.
+pub fn output(what: &str, command: &mut Command) -> Result<Output, String> {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot start {what}: {error}"))?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (sender, receiver) = mpsc::channel();
+    // It may say more than a pipe holds, on both streams.
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(output) => output.map_err(|error| format!("{what}: {error}")),
+        Err(_) => {
+            let _ = kill(pid, Signal::SIGKILL);
+            Err(format!("waited {PATIENCE:?} for the end of {what}"))
+        }
+    }
 }
 
 /// The output of a command that has ended, or all it said when it failed.
@@ -38,6 +65,20 @@ pub(crate) fn result(what: &str, output: &Output) -> Result<String, String> {
     }
     let errors = String::from_utf8_lossy(&output.stderr);
     Err(format!("{what}: {}\n{text}{errors}", output.status))
+}
+
+/// Whether the kernel can pass bridged packets through the IP rules. A machine of its own (scripts/vm,
+/// told by `FAIRLEAD_REQUIRE_IPVS`) must have the module, and it is loaded there; for a person's
+/// machine that would change what all bridges do.
+///
+/// # Panics
+/// Where it is required and cannot be loaded.
+#[must_use]
+pub fn has_br_netfilter() -> bool {
+    if std::env::var_os("FAIRLEAD_REQUIRE_IPVS").is_some_and(|value| value == "1") {
+        sh("modprobe br_netfilter");
+    }
+    Path::new("/proc/sys/net/bridge").exists()
 }
 
 /// Runs `work` on a thread inside a network namespace.

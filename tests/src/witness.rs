@@ -47,16 +47,25 @@ impl Capture {
         }
     }
 
-    /// Ends; what `tcpdump` says of each packet.
+    /// Ends listening; what has passed can be looked at again and again then.
+    ///
+    /// # Panics
+    /// When `tcpdump` does not end.
+    pub fn end(&mut self) {
+        if let Some(tcpdump) = self.tcpdump.take() {
+            tcpdump.end();
+        }
+    }
+
+    /// What `tcpdump` says of each packet that its filter takes. A filter sees what is outside of a
+    /// tunnel, and nothing else.
     ///
     /// # Panics
     /// When `tcpdump` fails.
     #[must_use]
-    pub fn end(mut self) -> Vec<String> {
-        if let Some(tcpdump) = self.tcpdump.take() {
-            tcpdump.end();
-        }
-        let text = sh(&format!("tcpdump -enr {} 2>/dev/null", self.file.display()));
+    pub fn packets(&self, filter: &str) -> Vec<String> {
+        let file = self.file.display();
+        let text = sh(&format!("tcpdump -enr {file} '{filter}' 2>/dev/null"));
         text.lines().map(str::to_owned).collect()
     }
 }
@@ -80,14 +89,35 @@ pub fn see_failing(netns: &Path, script: &str) -> String {
     }
 }
 
-/// The state of a node's network namespace that a removal has to restore: links, rules, nftables.
+/// The settings of a node that a removal leaves as they are (docs/operations.md), and what the kernel
+/// sets along with them.
+const STAYS: &str = "net\\.ipv4\\.ip_forward|net\\.ipv[46]\\.conf\\.[^.]*\\.forwarding|\
+    net\\.ipv4\\.conf\\.all\\.accept_redirects|net\\.ipv6\\.conf\\.[^.]*\\.accept_ra";
+
+/// The state of a node's network namespace that a removal has to restore: links, addresses, routes,
+/// rules, nftables, and all settings but those of [`stays`].
 #[must_use]
 pub fn state(netns: &Path) -> String {
-    // Handles and counters of nftables only grow; indices and queue lengths say nothing.
-    see(
-        netns,
-        "ip -br link | awk '{print $1, $3}' | sort; ip rule; ip -6 rule; nft -s list ruleset",
-    )
+    // Handles and counters of nftables only grow; indices and queue lengths say nothing. The route of
+    // a link-local address comes when the kernel has made sure that it is the only one. A router
+    // also answers to the anycast address of each prefix, and a count is no setting.
+    let script = format!(
+        "ip -br link | awk '{{print $1, $3}}' | sort
+         ip -br addr | awk '{{$2 = \"\"; print}}' | sort
+         ip -4 route show table all | sort
+         ip -6 route show table all | grep -v -e ^anycast -e '^local fe80:' | sort
+         ip rule; ip -6 rule; nft -s list ruleset
+         sysctl -a 2>/dev/null | grep '^net\\.' |
+             grep -Ev '^({STAYS}|.*\\.nf_conntrack_count) = '"
+    );
+    see(netns, &script)
+}
+
+/// Those settings of a node that a removal leaves as they are, a line of `name = value` for each.
+#[must_use]
+pub fn stays(netns: &Path) -> Vec<String> {
+    let script = format!("sysctl -a 2>/dev/null | grep -E '^({STAYS}) = '");
+    see(netns, &script).lines().map(str::to_owned).collect()
 }
 
 /// The value of a cgroup's limit in whatever version is there: the file of v2, or that of v1.

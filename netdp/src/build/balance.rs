@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chain  dnat        key                  vmap @services     { key : goto pick-3 }
-//! chain  pick-3      key . numgen mod 3   map  @backends     { key . 0 : a, key . 1 : b, key . 2 : c }
+//! chain  pick-3      key . numgen random mod 3   map  @backends     { key . 0 : a, key . 1 : b, key . 2 : c }
 //! ```
 //!
 //! A chain per service would cost seconds to load for thousands of them; here a service is elements

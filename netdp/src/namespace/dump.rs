@@ -33,6 +33,8 @@ pub(crate) struct FoundLink {
     pub(crate) mac: Option<Mac>,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
+    /// It sends what it is given; see [`super::settle`].
+    pub(crate) running: bool,
     pub(crate) master: Option<u32>,
     pub(crate) vxlan: Option<FoundVxlan>,
     pub(crate) port: Option<FoundPort>,
@@ -70,6 +72,7 @@ pub(crate) fn read_link(message: LinkMessage) -> FoundLink {
     let mut link = FoundLink {
         index: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
+        running: message.header.flags.contains(LinkFlags::Running),
         ..FoundLink::default()
     };
     for attribute in message.attributes {

@@ -9,7 +9,7 @@ use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use super::dump::{self, FoundLink};
 use super::links;
 use super::record::Record;
-use super::spec::{Spec, Sysctl};
+use super::spec::{Link, Spec, Sysctl};
 use super::tables::Committed;
 use crate::conntrack::{self, Pin};
 use crate::error::NetdpError;
@@ -28,6 +28,8 @@ pub(crate) struct Namespace {
     tables: Committed,
     record: Record,
     pub(super) sysctls: Vec<Sysctl>,
+    /// Links were brought up since the last [`super::settle`].
+    pub(super) unsettled: bool,
 }
 
 /// What a comparison led to.
@@ -64,6 +66,7 @@ impl Namespace {
             tables: Committed::default(),
             record: Record::open(record),
             sysctls: Vec::new(),
+            unsettled: false,
         })
     }
 
@@ -182,7 +185,10 @@ impl Namespace {
         }
         if self.create_links(spec, node, &mut found, synced)? {
             found = self.dump("links", dump::links)?;
+            self.unsettled = true;
         }
+        let is_down = |link: &Link| found.get(&link.name).is_some_and(|link| !link.up);
+        self.unsettled |= spec.links.iter().any(is_down);
         self.adjust_links(spec, &found, synced);
         self.excess_links(spec, &found, synced);
         if sysctls {

@@ -12,6 +12,7 @@ mod links;
 mod parts;
 mod record;
 mod routing;
+mod settle;
 mod spec;
 mod sysctls;
 mod tables;
@@ -20,6 +21,7 @@ pub(crate) use dump::addresses;
 pub(crate) use handle::{Cleanup, Namespace};
 pub(crate) use links::probe_link;
 pub(crate) use record::remove as remove_record;
+pub(crate) use settle::settle;
 pub(crate) use spec::{
     Destination, FdbEntry, Link, LinkKind, Neighbour, PolicyRule, Port, Route, Spec, VethPeer,
 };

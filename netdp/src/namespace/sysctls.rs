@@ -20,7 +20,7 @@ impl Namespace {
             let mut changed = Vec::new();
             let mut errors = Vec::new();
             for sysctl in spec.sysctls.iter().filter(|sysctl| which(sysctl)) {
-                match write_sysctl(sysctl) {
+                match write_sysctl(sysctl, spec.shared) {
                     Ok(true) => changed.push(format!("sysctl {}", sysctl.path)),
                     Ok(false) => {}
                     Err(error) => errors.push(error),
@@ -35,10 +35,17 @@ impl Namespace {
 }
 
 /// Writes a setting if it differs; whether it did.
-fn write_sysctl(sysctl: &Sysctl) -> Result<bool, NetdpError> {
+///
+/// What is `shared` with other people of the namespace is told, because it stays: whoever began to
+/// route since then has found it switched on, and would be cut off (docs/operations.md).
+fn write_sysctl(sysctl: &Sysctl, shared: bool) -> Result<bool, NetdpError> {
     let path = Path::new("/proc/sys").join(&sysctl.path);
     match std::fs::read_to_string(&path) {
         Ok(value) if value.trim() == sysctl.value => return Ok(false),
+        Ok(was) if shared && !sysctl.is_of_a_link() => {
+            let (setting, was, now) = (&sysctl.path, was.trim(), sysctl.value);
+            tracing::info!(setting, was, now, "set for the whole node, and it stays so");
+        }
         Err(error) if sysctl.optional && error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(false);
         }

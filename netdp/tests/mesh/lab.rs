@@ -214,6 +214,24 @@ impl Lab {
         sh(&format!("ip netns exec {}-{who} {command}", self.name))
     }
 
+    /// Whether bridged packets of a node pass its IP rules. False where the kernel does not have that
+    /// switch: a machine of its own (scripts/vm, told by `FAIRLEAD_REQUIRE_IPVS`) must have it; on
+    /// others the module is not loaded, as it changes what all bridges do.
+    pub fn filter_bridges(&self, who: &str, on: bool) -> bool {
+        if std::env::var_os("FAIRLEAD_REQUIRE_IPVS").is_some_and(|value| value == "1") {
+            sh("modprobe br_netfilter");
+        }
+        let there = Path::new("/proc/sys/net/bridge").exists();
+        if there {
+            let value = u8::from(on);
+            let setting = format!(
+                "sysctl -qw net.bridge.bridge-nf-call-iptables={value} net.bridge.bridge-nf-call-ip6tables={value}"
+            );
+            self.exec(who, &setting);
+        }
+        there
+    }
+
     /// File of a task's namespace; tasks are named `t<node>-<n>`.
     pub fn task(&self, task: &str) -> PathBuf {
         let node = task[1..].split('-').next().unwrap();

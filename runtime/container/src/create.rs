@@ -15,7 +15,7 @@ use crate::rootfs::{self, Rootfs};
 use crate::seal::ProcessPlan;
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys::{self, Cloned};
-use crate::{defaults, process, stage, terminal, validate};
+use crate::{defaults, fault, process, stage, terminal, validate};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{ContainerState, Linux, LinuxNamespaceType, LinuxResources, Spec};
@@ -174,6 +174,7 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     let status = ContainerState::Creating;
     Agent::of(spec, options.identity.as_ref(), status, 0)?; // refused now rather than at the start
     let namespaces = Namespaces::open(linux)?;
+    validate::check_joined(spec, linux, &namespaces)?;
     let maps = IdMaps::new("linux.", linux.uid_mappings(), linux.gid_mappings())?;
     // An ordinary user has no privileges here that the container's root would lack.
     let outside = namespaces.has(LinuxNamespaceType::User) && nix::unistd::geteuid().is_root();
@@ -265,12 +266,12 @@ fn clone(
     if namespaces.need_stage() {
         return stage::clone(namespaces, maps, cgroup);
     }
-    sys::clone3(namespaces.clone_flags(), cgroup, sys::Parent::Caller).map_err(|errno| {
-        ContainerError::System {
+    fault::step("clone container process")
+        .and_then(|()| sys::clone3(namespaces.clone_flags(), cgroup, sys::Parent::Caller))
+        .map_err(|errno| ContainerError::System {
             step: "clone container process",
             errno,
-        }
-    })
+        })
 }
 
 /// Waits until the child is ready, and runs the hooks in between.

@@ -1,11 +1,12 @@
 //! What the specification wants to find in `/dev`.
 
 use crate::error::{Context, Setup, SetupFailure};
+use crate::procfs::ProcFs;
 use crate::root::{Links, Root, beneath};
 use crate::sys;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, mknodat};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat, umask};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use std::os::fd::AsFd;
@@ -31,7 +32,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes the default nodes and links and the devices that the specification lists.
-pub fn populate(root: &Root, devices: &[LinuxDevice]) -> Setup<()> {
+pub fn populate(root: &Root, devices: &[LinuxDevice], procfs: &ProcFs) -> Setup<()> {
     let dev = root.make_dir(Path::new("/dev"), Links::Refuse)?;
     for (name, major, minor) in DEFAULT_NODES {
         let node = Node {
@@ -43,7 +44,7 @@ pub fn populate(root: &Root, devices: &[LinuxDevice]) -> Setup<()> {
             gid: 0,
         };
         let path = format!("/dev/{name}");
-        node.make(&dev, name, Path::new(&path))?;
+        node.make(&dev, name, Path::new(&path), procfs)?;
     }
     for (target, name) in LINKS {
         match symlinkat(target, &dev, name) {
@@ -57,10 +58,10 @@ pub fn populate(root: &Root, devices: &[LinuxDevice]) -> Setup<()> {
     // list says; those who give all devices of the host name it too.
     (devices.iter())
         .filter(|device| device.path() != Path::new("/dev/ptmx"))
-        .try_for_each(|device| listed(root, device))
+        .try_for_each(|device| listed(root, device, procfs))
 }
 
-fn listed(root: &Root, device: &LinuxDevice) -> Setup<()> {
+fn listed(root: &Root, device: &LinuxDevice, procfs: &ProcFs) -> Setup<()> {
     let path = device.path();
     let shown = path.display();
     let kind = match device.typ() {
@@ -92,7 +93,7 @@ fn listed(root: &Root, device: &LinuxDevice) -> Setup<()> {
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
     };
-    node.make(&parent, name, path)
+    node.make(&parent, name, path, procfs)
 }
 
 struct Node {
@@ -105,35 +106,39 @@ struct Node {
 }
 
 impl Node {
-    fn make(&self, dir: impl AsFd, name: &str, path: &Path) -> Setup<()> {
+    fn make(&self, dir: impl AsFd, name: &str, path: &Path, procfs: &ProcFs) -> Setup<()> {
         let shown = path.display();
         let number = nix::sys::stat::makedev(self.major, self.minor);
         let mode = Mode::from_bits_truncate(self.mode);
-        match mknodat(&dir, name, self.kind, mode, number) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => {
-                let nofollow = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-                let found = fstatat(&dir, name, nofollow).step("stat", &shown)?;
-                if !self.is(&found) {
-                    let reason = "something else is there already";
-                    return Err(SetupFailure::because("create device", &shown, reason));
-                }
-            }
+        // It has its mode from the first moment on: whoever shares the directory may have put
+        // something else under the name before a second call comes to it.
+        let before = umask(Mode::empty());
+        let made = mknodat(&dir, name, self.kind, mode, number);
+        umask(before);
+        match made {
+            Ok(()) if self.uid == 0 && self.gid == 0 => return Ok(()),
+            Ok(()) | Err(Errno::EEXIST) => {}
             // Inside a user namespace nobody may make one.
             Err(Errno::EPERM) if self.kind != SFlag::S_IFIFO => return self.bind(dir, name, path),
             Err(errno) => return Err(SetupFailure::new("create device", &shown, errno)),
         }
-        // Against the umask. The name was just verified not to be a link.
-        fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).step("set mode of", &shown)?;
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        fchownat(
-            &dir,
-            name,
-            Some(uid),
-            Some(gid),
-            nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
-        )
-        .step("set owner of", &shown)
+        // Looked at and changed by one descriptor, so that it is the same thing all the time.
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let found = nix::fcntl::openat(&dir, name, flags, Mode::empty()).step("open", &shown)?;
+        let data = fstat(&found).step("stat", &shown)?;
+        if !self.is(&data) {
+            let reason = "something else is there already";
+            return Err(SetupFailure::because("create device", &shown, reason));
+        }
+        if (data.st_uid, data.st_gid) != (self.uid, self.gid) {
+            let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+            let itself = AtFlags::AT_EMPTY_PATH;
+            fchownat(&found, "", Some(uid), Some(gid), itself).step("set owner of", &shown)?;
+        }
+        if data.st_mode & 0o7777 == mode.bits() {
+            return Ok(());
+        }
+        procfs.set_mode(&found, mode).step("set mode of", &shown)
     }
 
     /// The host's node of the same path, which must be the same device, mounted over a file.

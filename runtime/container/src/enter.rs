@@ -4,6 +4,7 @@ use crate::capability::CapabilitySets;
 use crate::cgroup::Cgroup;
 use crate::create::{Started, Stdio};
 use crate::error::{ContainerError, Context, Setup, SetupFailure};
+use crate::fault::{self, Role};
 use crate::gate::{self, ATTACHED, Report, Starter, await_word, hear, say, tell};
 use crate::hooks::Identity;
 use crate::init::{become_root_inside, join_keyring};
@@ -235,6 +236,7 @@ struct Plan<'a> {
 
 /// The new process, already inside. Never returns.
 fn run(plan: Plan<'_>, socket: OwnedFd) -> ! {
+    fault::begin(Role::Inside);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut warnings = Vec::new();
         let armed = match set_up(plan, &socket, &mut warnings) {
@@ -287,9 +289,12 @@ fn set_up<'a>(
         nix::unistd::chroot(".").step("change root to", "the container's root")?;
     }
     let root = Root::open_host(Path::new("/")).step("open", "/")?;
-    let user = user::numeric(plan.process.process.user(), &root);
+    let user = user::numeric(plan.process.process.user(), &root, &procfs);
     let slave = match plan.console {
-        Some(console) => Some(Pty::open(&root, plan.process.process)?.send_master(console)?),
+        Some(console) => {
+            let pty = Pty::open(&root, plan.process.process, &procfs)?;
+            Some(pty.send_master(console)?)
+        }
         None => None,
     };
     seal::arm(plan.process, &user, slave, &procfs, warnings)

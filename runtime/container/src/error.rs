@@ -1,6 +1,7 @@
 //! What can go wrong, and where.
 
 use crate::cgroup::CgroupError;
+use crate::fault;
 use crate::program::ExecFailure;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -196,13 +197,15 @@ pub(crate) trait Context<T> {
 
 impl<T> Context<T> for Result<T, Errno> {
     fn step(self, step: &str, object: impl std::fmt::Display) -> Setup<T> {
-        self.map_err(|errno| SetupFailure::new(step, object, errno))
+        self.and_then(|value| fault::step(step).map(|()| value))
+            .map_err(|errno| SetupFailure::new(step, object, errno))
     }
 }
 
 impl<T> Context<T> for std::io::Result<T> {
     fn step(self, step: &str, object: impl std::fmt::Display) -> Setup<T> {
-        self.map_err(|error| match error.raw_os_error() {
+        let result = self.and_then(|value| Ok(fault::step(step).map(|()| value)?));
+        result.map_err(|error| match error.raw_os_error() {
             Some(errno) => SetupFailure::new(step, object, Errno::from_raw(errno)),
             None => SetupFailure::because(step, object, error.to_string()),
         })

@@ -7,6 +7,7 @@
 //! which is how the other side learns that it took place.
 
 use crate::error::{ContainerError, Context, Setup, SetupFailure};
+use crate::fault;
 use crate::program::ExecFailure;
 use crate::seccomp::Agent;
 use crate::sys;
@@ -59,19 +60,21 @@ const MAX_REPORT: usize = 64 << 10;
 /// Two connected sockets.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), ContainerError> {
     let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
-    socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).map_err(|errno| ContainerError::System {
+    let made = fault::step("make socket pair")
+        .and_then(|()| socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC));
+    made.map_err(|errno| ContainerError::System {
         step: "make socket pair",
         errno,
     })
 }
 
-fn unconnected() -> Result<OwnedFd, Errno> {
+fn unconnected(flags: SockFlag) -> Result<OwnedFd, Errno> {
     let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
-    socket(family, kind, SockFlag::SOCK_CLOEXEC, None)
+    socket(family, kind, flags | SockFlag::SOCK_CLOEXEC, None)
 }
 
 /// A name of a socket may have 107 bytes; by way of its directory's descriptor it is short.
-fn address(path: &Path) -> Result<(OwnedFd, UnixAddr), Errno> {
+pub fn address(path: &Path) -> Result<(OwnedFd, UnixAddr), Errno> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::EINVAL);
     };
@@ -84,11 +87,16 @@ fn address(path: &Path) -> Result<(OwnedFd, UnixAddr), Errno> {
 /// A socket at `path` where somebody can start the program. It must not exist.
 pub fn listen_at(path: &Path) -> Result<OwnedFd, ContainerError> {
     let open = || {
-        let listener = unconnected()?;
+        let listener = unconnected(SockFlag::empty())?;
         let (_directory, address) = address(path)?;
+        fault::step("bind start socket")?;
         bind(listener.as_raw_fd(), &address)?;
-        listen(&listener, Backlog::new(4)?)?;
-        Ok(listener)
+        let listening = fault::step("listen at start socket")
+            .and_then(|()| listen(&listener, Backlog::new(4)?));
+        if listening.is_err() {
+            let _ = std::fs::remove_file(path); // the error that led here is the one to report
+        }
+        listening.map(|()| listener)
     };
     open().map_err(|errno| ContainerError::Open {
         what: "start socket",
@@ -99,12 +107,17 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd, ContainerError> {
 
 /// Whether a container's process waits at the socket `path`.
 pub fn waits_at(path: &Path) -> bool {
-    // It takes one that comes and says nothing for nobody.
-    connected(path).is_ok()
+    // It takes one that comes and says nothing for nobody. One that is stopped or frozen takes
+    // nobody, and when its queue is full we would wait as long as it does.
+    matches!(
+        connected(path, SockFlag::SOCK_NONBLOCK),
+        Ok(_) | Err(Errno::EAGAIN)
+    )
 }
 
-fn connected(path: &Path) -> Result<OwnedFd, Errno> {
-    let socket = unconnected()?;
+fn connected(path: &Path, flags: SockFlag) -> Result<OwnedFd, Errno> {
+    fault::step("connect to start socket")?;
+    let socket = unconnected(flags)?;
     let (_directory, address) = address(path)?;
     connect(socket.as_raw_fd(), &address)?;
     Ok(socket)
@@ -119,7 +132,7 @@ fn connected(path: &Path) -> Result<OwnedFd, Errno> {
 /// [`ContainerError::Open`] when nobody waits there (the program runs already, or the process is
 /// gone); else as [`crate::Created::start`].
 pub fn start_at(path: &Path, agent: Option<&Agent>, pidfd: &OwnedFd) -> Result<(), ContainerError> {
-    let socket = connected(path).map_err(|errno| ContainerError::Open {
+    let socket = connected(path, SockFlag::empty()).map_err(|errno| ContainerError::Open {
         what: "start socket",
         path: path.into(),
         errno,
@@ -158,7 +171,9 @@ pub fn start_over(
 
 /// Tells the container's process to go on.
 pub fn say(socket: &OwnedFd, word: &[u8]) -> Result<(), ContainerError> {
-    match send(socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL) {
+    let sent =
+        fault::step("say").and_then(|()| send(socket.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL));
+    match sent {
         // A process that has ended has left a report, or its absence says enough.
         Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
         Err(errno) => Err(ContainerError::System {
@@ -172,7 +187,9 @@ pub fn say(socket: &OwnedFd, word: &[u8]) -> Result<(), ContainerError> {
 pub fn hear(socket: &OwnedFd) -> Result<Option<Report>, ContainerError> {
     let mut buffer = vec![0u8; MAX_REPORT];
     let length = loop {
-        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        let heard = fault::step("hear")
+            .and_then(|()| recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()));
+        match heard {
             Err(Errno::EINTR) => {}
             Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
             Ok(length) => break length,
@@ -195,6 +212,7 @@ pub fn hear(socket: &OwnedFd) -> Result<Option<Report>, ContainerError> {
 
 /// Sends one report. By write(2) and not send(2): it may have to pass the program's filter.
 pub fn tell(socket: impl AsFd, report: &Report) -> Result<(), Errno> {
+    fault::step("tell")?;
     let bytes = serde_json::to_vec(report).map_err(|_| Errno::EINVAL)?;
     let bytes = if bytes.len() <= MAX_REPORT {
         bytes

@@ -112,6 +112,9 @@ pub fn check(spec: &Spec) -> Result<(), ContainerError> {
             if !hook.path().is_absolute() {
                 return invalid("path", "not an absolute path");
             }
+            if hook.path().as_os_str().as_encoded_bytes().contains(&0) {
+                return invalid("path", "holds a NUL byte");
+            }
             if hook.timeout().is_some_and(|seconds| seconds <= 0) {
                 return invalid("timeout", "must be above zero");
             }

@@ -3,6 +3,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Setup, SetupFailure};
+use crate::fault::{self, Role};
 use crate::gate::{ATTACHED, HOOKED, Report, Starter, await_word, tell};
 use crate::hooks::{self, Identity, Point};
 use crate::mask::{self, Null};
@@ -48,6 +49,7 @@ pub struct Plan<'a> {
 
 /// Runs the child. Never returns.
 pub fn run(plan: Plan<'_>, socket: OwnedFd) -> ! {
+    fault::begin(Role::Inside);
     // A panic must not unwind into the code of the parent that this process is a copy of.
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| child(plan, &socket)));
     let (socket, report) = result.unwrap_or_else(|_| {
@@ -134,13 +136,13 @@ fn set_up<'a>(
     let procfs = ProcFs::new()?;
     let new_mounts = plan.namespaces.makes(LinuxNamespaceType::Mount);
     let root = if new_mounts {
-        build_root(&mut plan)?
+        build_root(&mut plan, &procfs)?
     } else {
         shared_root(&plan)?
     };
-    let user = resolve_user(&plan, &root)?;
+    let user = resolve_user(&plan, &root, &procfs)?;
     let pty = match plan.console {
-        Some(_) => Some(Pty::open(&root, plan.process.process)?),
+        Some(_) => Some(Pty::open(&root, plan.process.process, &procfs)?),
         None => None,
     };
     if new_mounts {
@@ -219,7 +221,7 @@ pub fn become_root_inside() -> Setup<()> {
 }
 
 /// Mounts everything; afterwards the root is complete but not yet entered.
-fn build_root(plan: &mut Plan<'_>) -> Setup<Root> {
+fn build_root(plan: &mut Plan<'_>, procfs: &ProcFs) -> Setup<Root> {
     let list = plan.spec.mounts().as_deref().unwrap_or_default();
     plan.sources.open_rest(list)?;
     rootfs::leave_host()?;
@@ -227,16 +229,23 @@ fn build_root(plan: &mut Plan<'_>) -> Setup<Root> {
         Some(mount) => mount,
         None => rootfs::open(plan.rootfs)?,
     };
-    let root = rootfs::attach(mount, plan.rootfs)?;
+    let mut root = rootfs::attach(mount, plan.rootfs)?;
     let linux = plan.process.linux;
     let view = CgroupView {
         cgroup: plan.cgroup,
         own_namespace: plan.namespaces.makes(LinuxNamespaceType::Cgroup),
     };
     let label = linux.mount_label().as_deref();
-    mounts::mount_all(&root, list, std::mem::take(&mut plan.sources), view, label)?;
+    mounts::mount_all(
+        &mut root,
+        list,
+        std::mem::take(&mut plan.sources),
+        view,
+        label,
+    )?;
     if !list.iter().any(binds_dev) {
-        dev::populate(&root, linux.devices().as_deref().unwrap_or_default())?;
+        let devices = linux.devices().as_deref().unwrap_or_default();
+        dev::populate(&root, devices, procfs)?;
     }
     root.make_dir(plan.process.process.cwd(), Links::Follow)?;
     Ok(root)
@@ -275,10 +284,10 @@ fn binds_dev(mount: &oci_spec::runtime::Mount) -> bool {
                 .any(|o| o == "bind" || o == "rbind"))
 }
 
-fn resolve_user(plan: &Plan<'_>, root: &Root) -> Setup<ResolvedUser> {
+fn resolve_user(plan: &Plan<'_>, root: &Root, procfs: &ProcFs) -> Setup<ResolvedUser> {
     match plan.user {
-        Some(name) => user::resolve_in(root, name),
-        None => Ok(user::numeric(plan.process.process.user(), root)),
+        Some(name) => user::resolve_in(root, name, procfs),
+        None => Ok(user::numeric(plan.process.process.user(), root, procfs)),
     }
 }
 

@@ -30,6 +30,8 @@ pub mod defaults;
 mod dev;
 mod enter;
 mod error;
+#[doc(hidden)] // for the programs of this repository
+pub mod fault;
 pub mod features;
 mod gate;
 pub mod hooks;

@@ -4,7 +4,7 @@ use crate::error::{ContainerError, Context, Setup, SetupFailure};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset};
 use std::collections::HashMap;
 use std::io::Write;
@@ -77,6 +77,18 @@ impl Namespaces {
     /// Whether one of this kind that exists is joined.
     pub fn joins(&self, kind: LinuxNamespaceType) -> bool {
         self.joined.iter().any(|joined| joined.kind == kind)
+    }
+
+    /// Whether the one of this kind that is joined is the caller's own.
+    pub fn joins_own(&self, kind: LinuxNamespaceType) -> bool {
+        let Some(joined) = self.joined.iter().find(|joined| joined.kind == kind) else {
+            return false;
+        };
+        let own = format!("/proc/self/ns/{kind}");
+        match (fstat(&joined.fd), stat(own.as_str())) {
+            (Ok(joined), Ok(own)) => (joined.st_dev, joined.st_ino) == (own.st_dev, own.st_ino),
+            _ => true, // what cannot be told apart is not to be changed
+        }
     }
 
     /// Whether the process that clones the container's must itself change namespaces first.

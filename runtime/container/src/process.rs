@@ -1,6 +1,6 @@
 //! Processes by pidfd: a number alone may already belong to somebody else.
 
-use crate::sys;
+use crate::{fault, sys};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -69,6 +69,10 @@ impl std::fmt::Display for Exit {
 /// # Errors
 /// [`ProcessError::Gone`] where there is none.
 pub fn start_time(pid: i32) -> Result<u64, ProcessError> {
+    fault::step("read start time").map_err(|errno| ProcessError::System {
+        step: "read start time of process",
+        errno,
+    })?;
     let stat = std::fs::read(format!("/proc/{pid}/stat")).map_err(|error| {
         match error.raw_os_error().map(Errno::from_raw) {
             None | Some(Errno::ENOENT | Errno::ESRCH) => ProcessError::Gone(pid),

@@ -5,11 +5,12 @@ use crate::error::{Context, Setup, SetupFailure};
 use crate::sys::FsContext;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// procfs of the PID namespace of the process that opened it.
@@ -23,6 +24,27 @@ impl ProcFs {
             context.mount(0)
         };
         Ok(Self(open().step("mount", "a private procfs")?))
+    }
+
+    /// procfs of the host, in a process whose `/proc` nobody else can have covered.
+    pub fn of_host() -> Result<Self, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::open("/proc", flags, Mode::empty())?;
+        if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Err(Errno::EXDEV);
+        }
+        Ok(Self(fd))
+    }
+
+    /// Opens for use what was opened with `O_PATH` and looked at: nothing else can have taken its
+    /// place since. To open a device or a FIFO is already to do something to it.
+    pub fn reopen(&self, fd: impl AsFd, flags: OFlag) -> Result<OwnedFd, Errno> {
+        nix::fcntl::openat(&self.0, &*own(fd), flags | OFlag::O_CLOEXEC, Mode::empty())
+    }
+
+    /// Sets the mode of what a descriptor stands for, one of `O_PATH` too.
+    pub fn set_mode(&self, fd: impl AsFd, mode: Mode) -> Result<(), Errno> {
+        fchmodat(&self.0, &*own(fd), mode, FchmodatFlags::FollowSymlink)
     }
 
     /// Writes one file, named relative to `/proc`.
@@ -67,6 +89,11 @@ impl ProcFs {
     }
 }
 
+/// Name of a descriptor of this process.
+fn own(fd: impl AsFd) -> String {
+    format!("self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
 fn errno(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
@@ -89,6 +116,11 @@ fn sysctl_path(name: &str) -> String {
             .collect(),
         _ => name.into(),
     }
+}
+
+/// Whether a parameter is one of the network namespace.
+pub fn of_network(name: &str) -> bool {
+    sysctl_path(name).starts_with("net/")
 }
 
 /// Which namespaces the container has of its own.

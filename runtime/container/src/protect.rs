@@ -16,6 +16,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 /// Makes sure that this process runs from a read-only mount; if it does not, executes itself
 /// again from one, with the same arguments and environment, and then does not return. Who may not
@@ -27,7 +28,8 @@ use std::os::unix::ffi::OsStringExt;
 /// Neither can be made or executed.
 pub fn protect() -> Result<(), Errno> {
     let executable = File::open("/proc/self/exe").map_err(from_io)?;
-    if fstatvfs(&executable)?.flags().contains(FsFlags::ST_RDONLY) || is_sealed(&executable) {
+    let read_only = fstatvfs(&executable)?.flags().contains(FsFlags::ST_RDONLY);
+    if (read_only && is_private()?) || is_sealed(&executable) {
         return Ok(());
     }
     let replacement = match read_only_mount(&executable) {
@@ -51,6 +53,13 @@ pub fn protect() -> Result<(), Errno> {
 
 fn from_io(error: std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// Whether the executable is all of its mount, as of ours. One of the machine that is read-only now
+/// need not stay so, and what was opened before can be written then.
+fn is_private() -> Result<bool, Errno> {
+    let link = std::fs::read_link("/proc/self/exe").map_err(from_io)?;
+    Ok(link == Path::new("/") || link == Path::new("/ (deleted)"))
 }
 
 fn read_only_mount(executable: &File) -> Result<OwnedFd, Errno> {

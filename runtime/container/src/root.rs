@@ -2,9 +2,10 @@
 //! `openat2(2)`, so that no symbolic link in an image can lead to the host.
 
 use crate::error::{Context, Setup, SetupFailure};
+use crate::procfs::ProcFs;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,11 +23,31 @@ pub enum Links {
 /// A directory that is treated as `/`.
 pub struct Root {
     fd: OwnedFd,
+    /// What is mounted at the places whose meaning is fixed, the latest last.
+    fixed: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Root {
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+        let fixed = Vec::new();
+        Self { fd, fixed }
+    }
+
+    /// From here on `place` is this mount. By its path alone it could be lost: who shares the
+    /// root file system with the container can exchange the directory that it lies on for another.
+    pub fn fix(&mut self, place: &Path, mount: OwnedFd) {
+        self.fixed.push((place.into(), mount));
+    }
+
+    /// Where to begin, and what is left of the path.
+    fn start<'a>(&self, path: &'a Path) -> (&OwnedFd, &'a Path) {
+        let mut fixed = self.fixed.iter().rev();
+        let found = fixed.find_map(|(place, mount)| Some((mount, path.strip_prefix(place).ok()?)));
+        match found {
+            Some((mount, rest)) if rest.as_os_str().is_empty() => (mount, Path::new(".")),
+            Some(found) => found,
+            None => (&self.fd, path),
+        }
     }
 
     /// Opens a directory of the host.
@@ -48,9 +69,10 @@ impl Root {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(resolve);
+        let (start, path) = self.start(path);
         // The kernel answers EAGAIN when a rename elsewhere disturbed the walk.
         loop {
-            match openat2(&self.fd, path, how) {
+            match openat2(start, path, how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => continue,
                 result => return result,
             }
@@ -79,10 +101,16 @@ impl Root {
                 Ok(next) => next,
                 Err(Errno::ENOENT) => {
                     // `dir` is a descriptor inside the root and `name` one component: the new
-                    // directory cannot land elsewhere. A dangling link gives EEXIST.
-                    mkdirat(&dir, name, Mode::from_bits_truncate(0o755))
-                        .map_err(|errno| refused("create directory", &so_far, errno))?;
-                    beneath(&dir, name, flags).step("open directory", so_far.display())?
+                    // directory cannot land elsewhere. A dangling link gives EEXIST, as does
+                    // another container that was faster in what both share.
+                    match mkdirat(&dir, name, Mode::from_bits_truncate(0o755)) {
+                        Ok(()) | Err(Errno::EEXIST) => {}
+                        Err(errno) => return Err(refused("create directory", &so_far, errno)),
+                    }
+                    beneath(&dir, name, flags).map_err(|errno| match errno {
+                        Errno::ELOOP => refused("create directory", &so_far, Errno::EEXIST),
+                        errno => refused("open directory", &so_far, errno),
+                    })?
                 }
                 Err(errno) => return Err(refused("open directory", &so_far, errno)),
             };
@@ -110,28 +138,46 @@ impl Root {
         )?;
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o644);
-        nix::fcntl::openat(&parent, *name, flags | OFlag::O_WRONLY, mode)
-            .step("create file", path.display())?;
-        beneath(&parent, name, OFlag::O_PATH).step("open", path.display())
+        match nix::fcntl::openat(&parent, *name, flags | OFlag::O_WRONLY, mode) {
+            Ok(_) | Err(Errno::EEXIST) => {} // as with a directory
+            Err(errno) => return Err(refused("create file", path, errno)),
+        }
+        beneath(&parent, name, OFlag::O_PATH).map_err(|errno| match errno {
+            Errno::ELOOP => refused("create file", path, Errno::EEXIST),
+            errno => refused("open", path, errno),
+        })
     }
 
     /// The content of a regular file, at most `limit` bytes of it; `None` where there is none.
-    pub fn read(&self, path: &Path, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
-        // Non-blocking, so that a FIFO under this name cannot hang us.
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let file = match self.open(path, flags, Links::Follow) {
-            Ok(fd) => std::fs::File::from(fd),
+    pub fn read(
+        &self,
+        path: &Path,
+        limit: u64,
+        procfs: &ProcFs,
+    ) -> std::io::Result<Option<Vec<u8>>> {
+        // Looked at before it is opened: to open a FIFO may take for ever, and to open a device
+        // may do anything, from rewinding a tape to rebooting the machine.
+        let found = match self.locate(path, Links::Follow) {
+            Ok(found) => found,
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        let size = file.metadata()?;
-        if !size.is_file() || size.len() > limit {
+        let data = fstat(&found)?;
+        let size = u64::try_from(data.st_size).unwrap_or(u64::MAX);
+        if data.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() || size > limit {
             return Err(std::io::Error::other(format!(
                 "not a regular file of at most {limit} bytes"
             )));
         }
+        // Or a file of procfs, to which a link may lead and which to read may have effects too.
+        if size == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let file = procfs.reopen(&found, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
         let mut content = Vec::new();
-        file.take(limit).read_to_end(&mut content)?;
+        std::fs::File::from(file)
+            .take(limit)
+            .read_to_end(&mut content)?;
         Ok(Some(content))
     }
 }
@@ -182,6 +228,10 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    fn procfs() -> ProcFs {
+        ProcFs::of_host().expect("procfs")
+    }
+
     fn root() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().expect("tempdir");
         let root = Root::open_host(dir.path()).expect("open");
@@ -197,7 +247,7 @@ mod tests {
         symlink("../../../../etc", dir.path().join("dots")).expect("symlink");
         for name in ["/absolute/passwd", "/dots/passwd", "etc/passwd"] {
             let content = root
-                .read(Path::new(name), 100)
+                .read(Path::new(name), 100, &procfs())
                 .expect("read")
                 .expect("present");
             assert_eq!(content, b"inside", "{name}");
@@ -240,11 +290,11 @@ mod tests {
     fn fifo_and_large_files_are_not_read() {
         let (dir, root) = root();
         nix::unistd::mkfifo(&dir.path().join("fifo"), Mode::S_IRUSR).expect("fifo");
-        assert!(root.read(Path::new("/fifo"), 100).is_err());
+        assert!(root.read(Path::new("/fifo"), 100, &procfs()).is_err());
         std::fs::write(dir.path().join("large"), [b'x'; 101]).expect("write");
-        assert!(root.read(Path::new("/large"), 100).is_err());
+        assert!(root.read(Path::new("/large"), 100, &procfs()).is_err());
         assert!(
-            root.read(Path::new("/absent"), 100)
+            root.read(Path::new("/absent"), 100, &procfs())
                 .expect("none")
                 .is_none()
         );

@@ -6,6 +6,7 @@
 //! its own but of the creating process (`CLONE_PARENT`, clone(2)).
 
 use crate::error::{ContainerError, Context, Setup};
+use crate::fault::{self, Role};
 use crate::gate::{self, MAPPED, Report, hear, say, tell};
 use crate::idmap::IdMaps;
 use crate::namespaces::Namespaces;
@@ -40,7 +41,9 @@ pub fn run(
 ) -> Result<Cloned, ContainerError> {
     let (ours, theirs) = gate::pair()?;
     let system = |step| move |errno| ContainerError::System { step, errno };
-    let stage = sys::clone3(0, None, Parent::Caller).map_err(system("clone stage"))?;
+    let stage = fault::step("clone stage")
+        .and_then(|()| sys::clone3(0, None, Parent::Caller))
+        .map_err(system("clone stage"))?;
     match stage {
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
@@ -54,6 +57,7 @@ pub fn run(
         }
         Cloned::Child => {
             drop(ours);
+            fault::begin(Role::Stage);
             let cloned = sys::prctl(libc::PR_SET_DUMPABLE, dumpable())
                 .step("make", "process non-dumpable")
                 .and_then(|()| enter(&theirs))

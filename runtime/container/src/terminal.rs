@@ -2,11 +2,13 @@
 //! to whoever waits at the console socket.
 
 use crate::error::{ContainerError, Context, Setup, SetupFailure};
+use crate::gate;
+use crate::procfs::ProcFs;
 use crate::root::{Links, Root};
 use crate::sys;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, connect, sendmsg, socket,
 };
 use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
@@ -30,7 +32,8 @@ pub fn connect_console(path: &Path) -> Result<OwnedFd, ContainerError> {
     let open = || {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let (_directory, address) = gate::address(path)?;
+        connect(socket.as_raw_fd(), &address)?;
         Ok(socket)
     };
     open().map_err(|errno| ContainerError::Open {
@@ -75,11 +78,11 @@ pub struct Pty {
 impl Pty {
     /// Opens one in the devpts of `root`, and checks that it is one: an image may have put
     /// anything there.
-    pub fn open(root: &Root, process: &Process) -> Setup<Self> {
+    pub fn open(root: &Root, process: &Process, procfs: &ProcFs) -> Setup<Self> {
         let path = Path::new("/dev/pts/ptmx");
         let shown = path.display();
-        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
-        let master = root.open(path, flags, Links::Refuse).step("open", &shown)?;
+        // Looked at before it is opened: to open another device may do anything.
+        let found = root.locate(path, Links::Refuse).step("open", &shown)?;
         let wrong = |what: &str| {
             Err(SetupFailure::because(
                 "open",
@@ -87,13 +90,15 @@ impl Pty {
                 format!("{what}; a terminal needs a devpts mount at /dev/pts"),
             ))
         };
-        if fstatfs(&master).step("stat", &shown)?.filesystem_type().0 != DEVPTS_MAGIC {
+        if fstatfs(&found).step("stat", &shown)?.filesystem_type().0 != DEVPTS_MAGIC {
             return wrong("it is not on a devpts");
         }
-        let number = fstat(&master).step("stat", &shown)?.st_rdev;
+        let number = fstat(&found).step("stat", &shown)?.st_rdev;
         if number != nix::sys::stat::makedev(5, 2) {
             return wrong("it is not the pty multiplexer");
         }
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+        let master = procfs.reopen(&found, flags).step("open", &shown)?;
         sys::terminal::unlock(&master).step("unlock", "terminal")?;
         let slave = sys::terminal::open_peer(&master).step("open", "terminal")?;
         let number = fstat(&slave).step("stat", "terminal")?.st_rdev;

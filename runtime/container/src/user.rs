@@ -1,6 +1,7 @@
 //! Who a program runs as: names looked up in the image's own `/etc/passwd` and `/etc/group`.
 
 use crate::error::{Context, Setup, SetupFailure};
+use crate::procfs::ProcFs;
 use crate::root::Root;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -30,12 +31,13 @@ pub struct ResolvedUser {
 /// An unknown name, a number out of range, or files that cannot be read; with the reason.
 pub fn resolve(rootfs: &Path, user: &str) -> Result<ResolvedUser, SetupFailure> {
     let root = Root::open_host(rootfs).step("open root file system", rootfs.display())?;
-    resolve_in(&root, user)
+    let procfs = ProcFs::of_host().step("open", "/proc")?;
+    resolve_in(&root, user, &procfs)
 }
 
-pub(crate) fn resolve_in(root: &Root, user: &str) -> Setup<ResolvedUser> {
+pub(crate) fn resolve_in(root: &Root, user: &str, procfs: &ProcFs) -> Setup<ResolvedUser> {
     let read = |path: &str| {
-        root.read(Path::new(path), MAX_FILE)
+        root.read(Path::new(path), MAX_FILE, procfs)
             .step("read", path)
             .map(|content| String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
     };
@@ -45,9 +47,13 @@ pub(crate) fn resolve_in(root: &Root, user: &str) -> Setup<ResolvedUser> {
 }
 
 /// The user that a specification names by number.
-pub(crate) fn numeric(user: &oci_spec::runtime::User, root: &Root) -> ResolvedUser {
+pub(crate) fn numeric(
+    user: &oci_spec::runtime::User,
+    root: &Root,
+    procfs: &ProcFs,
+) -> ResolvedUser {
     // An unreadable passwd is no reason not to start somebody given by number.
-    let home = resolve_in(root, &user.uid().to_string()).map(|found| found.home);
+    let home = resolve_in(root, &user.uid().to_string(), procfs).map(|found| found.home);
     ResolvedUser {
         uid: user.uid(),
         gid: user.gid(),

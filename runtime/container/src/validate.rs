@@ -3,8 +3,8 @@
 
 use crate::error::ContainerError;
 use crate::mounts::{MountOptions, root_propagation};
-use crate::namespaces::check_offsets;
-use crate::procfs::{OwnNamespaces, check_sysctl};
+use crate::namespaces::{Namespaces, check_offsets};
+use crate::procfs::{OwnNamespaces, check_sysctl, of_network};
 use crate::{hooks, lsm, placement};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
@@ -151,11 +151,16 @@ fn check_linux(linux: &Linux) -> Result<()> {
     }
     for (i, device) in linux.devices().iter().flatten().enumerate() {
         absolute(format!("linux.devices[{i}].path"), device.path())?;
-        if device.major() < 0 || device.minor() < 0 {
-            return Err(ContainerError::invalid(
-                format!("linux.devices[{i}]"),
-                "negative number",
-            ));
+        // More the kernel would cut off, and make another device (linux/kdev_t.h).
+        for (field, number, most) in [
+            ("major", device.major(), 0xfff),
+            ("minor", device.minor(), 0xf_ffff),
+        ] {
+            if !(0..=most).contains(&number) {
+                let reason = format!("{number} is not in 0..{most}");
+                let field = format!("linux.devices[{i}].{field}");
+                return Err(ContainerError::invalid(field, reason));
+            }
         }
     }
     Ok(())
@@ -251,6 +256,34 @@ fn check_uts(spec: &Spec, linux: &Linux) -> Result<()> {
         }
         if name.len() > 64 {
             return Err(ContainerError::invalid(field, "longer than 64 bytes"));
+        }
+        if name.contains('\0') {
+            return Err(ContainerError::invalid(field, "holds a NUL byte"));
+        }
+    }
+    Ok(())
+}
+
+/// What belongs to a namespace is not set in one that is joined and turns out to be the runtime's
+/// own: it would be set for the machine.
+pub fn check_joined(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<()> {
+    use LinuxNamespaceType as T;
+    let sysctls = linux.sysctl().iter().flatten().map(|(name, _)| name);
+    let sysctls = sysctls.map(|name| {
+        let kind = if of_network(name) { T::Network } else { T::Ipc };
+        (format!("linux.sysctl.{name}"), kind)
+    });
+    let names = [
+        ("hostname", spec.hostname()),
+        ("domainname", spec.domainname()),
+    ];
+    let names = names.into_iter().filter(|(_, name)| set(name));
+    let names = names.map(|(field, _)| (field.to_string(), T::Uts));
+    for (field, kind) in sysctls.chain(names) {
+        if namespaces.joins_own(kind) {
+            let reason =
+                format!("the {kind} namespace to join is the runtime's own; this would change it");
+            return Err(ContainerError::invalid(field, reason));
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::config::EngineName;
 use crate::model::{Assignment, gwbridge_subnets};
 use crate::node::Node;
 use crate::plane::PlaneError;
-use crate::store::{Kind, Op, StoreError};
+use crate::store::{Kind, Op, OwnRecord, StoreError};
 use crate::task;
 use crate::validate;
 
@@ -116,7 +116,9 @@ pub async fn assign(node: &Arc<Node>, request: v1::AssignRequest) -> Result<Stri
     let new = validate::assignment(&request, held, config, plane.facts().engine)
         .map_err(|v| v.into_status("the assignment"))?;
 
-    node.store.write(difference(&new, held)).await?;
+    let mut ops = difference(&new, held);
+    ops.extend(own_record(&new, held, &config.node_id));
+    node.store.write(ops).await?;
 
     // Nothing below can fail: what is stored is what is acted on.
     let results_in = new.results_in.clone();
@@ -125,6 +127,19 @@ pub async fn assign(node: &Arc<Node>, request: v1::AssignRequest) -> Result<Stri
     }
     plane.apply_later();
     Ok(results_in)
+}
+
+/// What is remembered of this node's record beside its content, where that changed.
+fn own_record(new: &Assignment, held: &Assignment, id: &str) -> Option<Op> {
+    let own = new.nodes.get(id)?;
+    let same = held.nodes.get(id).is_some_and(|old| Arc::ptr_eq(old, own));
+    (!same).then(|| {
+        Op::OwnRecord(OwnRecord {
+            node: id.to_owned(),
+            version: own.proto.version,
+            answers_since: own.answers_since,
+        })
+    })
 }
 
 /// What has to be written so that the store holds `new` instead of `held`.

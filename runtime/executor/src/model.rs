@@ -1,7 +1,7 @@
 //! What this node holds: the assignment, parsed and checked, each object behind an [`Arc`] so that
 //! a changed set shares all that did not change with the one before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -83,6 +83,9 @@ pub struct NodeDef {
     pub ingress_addresses: Vec<IpAddr>,
     /// Its ingress, if it has one.
     pub steering: Option<Steering>,
+    /// Version since which the others answer this node's clients as they do now: a record that only
+    /// got a higher version asks nothing new of them.
+    pub answers_since: u64,
 }
 
 /// One task on one network.
@@ -143,6 +146,19 @@ impl NetworkDef {
     /// All subnets.
     pub fn subnets(&self) -> impl Iterator<Item = &IpNet> {
         self.segments.iter().flat_map(|segment| &segment.subnets)
+    }
+}
+
+impl NodeDef {
+    /// Whether replies find this node in the same way by either record: all that another node
+    /// programs of it.
+    #[must_use]
+    pub fn answers_as(&self, other: &Self) -> bool {
+        let sorted = |addresses: &[IpAddr]| BTreeSet::from_iter(addresses.iter().copied());
+        self.proto.kind == other.proto.kind
+            && self.steering == other.steering
+            && sorted(&self.vteps) == sorted(&other.vteps)
+            && sorted(&self.ingress_addresses) == sorted(&other.ingress_addresses)
     }
 }
 

@@ -347,6 +347,12 @@ fn restore_assignment(content: &Content) -> Result<Assignment, RestoreError> {
     take!(services, validate::service);
     take!(nodes, validate::node);
     take!(endpoints, validate::endpoint);
+    if let Some(own) = &content.own_record
+        && let Some(node) = assignment.nodes.get_mut(&own.node)
+        && node.proto.version == own.version
+    {
+        Arc::make_mut(node).answers_since = own.answers_since;
+    }
     match v.list().first() {
         None => Ok(assignment),
         Some(violation) => Err(RestoreError::Content {

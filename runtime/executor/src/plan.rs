@@ -287,7 +287,7 @@ pub fn backend(
                 .assignment
                 .nodes
                 .get(&config.node_id)
-                .map_or(0, |n| n.proto.version);
+                .map_or(0, |n| n.answers_since);
             let acknowledged = view
                 .assignment
                 .nodes

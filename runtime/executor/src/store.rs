@@ -48,6 +48,35 @@ pub enum Kind {
     Endpoint = 5,
 }
 
+/// Which version of this node's own record the others' acknowledgements must have reached: see
+/// [`crate::model::NodeDef::answers_since`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnRecord {
+    /// Whose record.
+    pub node: String,
+    /// Of which version of it.
+    pub version: u64,
+    /// The version to be acknowledged.
+    pub answers_since: u64,
+}
+
+impl OwnRecord {
+    fn encode(&self) -> Vec<u8> {
+        let numbers = [self.version.to_be_bytes(), self.answers_since.to_be_bytes()];
+        [numbers.as_flattened(), self.node.as_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = bytes.split_first_chunk()?;
+        let (answers_since, node) = rest.split_first_chunk()?;
+        Some(Self {
+            node: String::from_utf8(node.to_vec()).ok()?,
+            version: u64::from_be_bytes(*version),
+            answers_since: u64::from_be_bytes(*answers_since),
+        })
+    }
+}
+
 /// One change of the store.
 #[derive(Debug)]
 pub enum Op {
@@ -55,6 +84,8 @@ pub enum Op {
     Config(v1::NodeConfig),
     /// Name of the assignment.
     ResultsIn(String),
+    /// Of this node's record.
+    OwnRecord(OwnRecord),
     /// No sequence number at or above this one was given out yet.
     SequenceCeiling(u64),
     /// An object of the assignment, encoded.
@@ -84,6 +115,8 @@ pub struct Content {
     pub config: Option<v1::NodeConfig>,
     /// Name of the assignment.
     pub results_in: String,
+    /// Absent before the first record of this node; one that does not fit the record says nothing.
+    pub own_record: Option<OwnRecord>,
     /// See [`Op::SequenceCeiling`].
     pub sequence_ceiling: u64,
     /// Objects of the assignment.
@@ -218,6 +251,9 @@ fn read(database: &Database) -> Result<Content, String> {
     if let Some(value) = meta.get("results_in").map_err(text)? {
         content.results_in = String::from_utf8_lossy(value.value()).into_owned();
     }
+    if let Some(value) = meta.get("own_record").map_err(text)? {
+        content.own_record = OwnRecord::decode(value.value());
+    }
     let ceiling = meta
         .get("sequence")
         .map_err(text)?
@@ -337,6 +373,10 @@ fn commit<'a>(database: &Database, ops: impl Iterator<Item = &'a Op>) -> Result<
                 Op::ResultsIn(name) => {
                     meta.insert("results_in", name.as_bytes()).map_err(text)?;
                 }
+                Op::OwnRecord(record) => {
+                    meta.insert("own_record", record.encode().as_slice())
+                        .map_err(text)?;
+                }
                 Op::SequenceCeiling(ceiling) => {
                     meta.insert("sequence", ceiling.to_be_bytes().as_slice())
                         .map_err(text)?;
@@ -376,9 +416,15 @@ mod tests {
             name: "app".into(),
             ..Default::default()
         };
+        let own = OwnRecord {
+            node: "a".into(),
+            version: 9,
+            answers_since: 7,
+        };
         {
             let (store, content) = Store::open(&path).unwrap();
             assert_eq!(content.config, None);
+            assert_eq!(content.own_record, None);
             let record = TaskRecord {
                 shim_pid: 7,
                 ..Default::default()
@@ -390,6 +436,7 @@ mod tests {
                         ..Default::default()
                     }),
                     Op::ResultsIn("v1".into()),
+                    Op::OwnRecord(own.clone()),
                     Op::Put(Kind::Network, "n1".into(), network.encode_to_vec()),
                     Op::Put(Kind::Network, "n2".into(), network.encode_to_vec()),
                     Op::PutTask("t1".into(), Box::new(record)),
@@ -409,6 +456,7 @@ mod tests {
         };
         assert_eq!(content.config.unwrap().node_id, "a");
         assert_eq!(content.results_in, "v1");
+        assert_eq!(content.own_record, Some(own));
         assert_eq!(content.networks, [network]);
         assert_eq!(content.sequence_ceiling, 5);
         assert_eq!(content.records[0].1.shim_pid, 7);

@@ -19,6 +19,25 @@ pub enum OciError {
         status: &'static str,
         wanted: &'static str,
     },
+    #[error(
+        "what is known of container {id} is damaged ({reason}); look for its processes, then \
+         delete it with --force"
+    )]
+    Damaged { id: String, reason: String },
+    #[error(
+        "container {id}: {reason}, and it cannot be told whether the processes {pids:?} in its \
+         cgroup are its own; end them if they are, and delete it again"
+    )]
+    Unknown {
+        id: String,
+        reason: String,
+        pids: Vec<i32>,
+    },
+    #[error(
+        "{} is held by another command that has not come to its end; see lsof {}", .0.display(),
+        .0.display()
+    )]
+    Busy(PathBuf),
     #[error("container {0} is not running")]
     NotRunning(String),
     #[error("{action} {}: {source}", .path.display())]

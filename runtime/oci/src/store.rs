@@ -10,16 +10,20 @@
 
 use crate::bundle;
 use crate::error::OciError;
-use container::{Cgroup, CgroupError, CgroupPath, Identity, process};
+use container::{Cgroup, CgroupError, CgroupPath, Identity, fault, process};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::{ContainerState, Spec};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a command that is forced waits for another that has the container.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,16 +65,31 @@ impl Store {
         (builder.recursive(true).create(&self.root))
             .map_err(OciError::file("create", &self.root))?;
         let directory = self.root.join(&saved.id);
+        step("make directory", &directory)?;
         match builder.recursive(false).create(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {
                 return Err(OciError::Exists(saved.id));
             }
             result => result.map_err(OciError::file("create", &directory))?,
         }
+        let locked = step("lock", &directory).and_then(|()| lock(&directory, None));
+        let lock = match locked {
+            Ok(Some(lock)) => lock,
+            result => {
+                let _ = fs::remove_dir(&directory); // it is empty, or somebody else's
+                result?;
+                return Err(OciError::NotFound(saved.id));
+            }
+        };
+        if fs::symlink_metadata(directory.join("state.json")).is_ok() {
+            // Deleted before it was locked, and made anew by somebody else.
+            return Err(OciError::Exists(saved.id));
+        }
         let entry = Entry {
-            lock: lock(&directory)?,
+            lock,
             directory,
             saved,
+            damage: None,
         };
         let written = write(&entry.config_path(), config).and_then(|()| entry.save());
         match written {
@@ -84,37 +103,41 @@ impl Store {
 
     /// A container's entry, locked.
     pub fn get(&self, id: &str) -> Result<Entry, OciError> {
+        let entry = self.get_any(id)?;
+        match entry.damage {
+            None => Ok(entry),
+            Some(reason) => Err(OciError::Damaged {
+                id: id.into(),
+                reason,
+            }),
+        }
+    }
+
+    /// As [`Store::get`], also where what was written down cannot be understood any more.
+    pub fn get_any(&self, id: &str) -> Result<Entry, OciError> {
         check_id(id)?;
         let directory = self.root.join(id);
-        let missing = || OciError::NotFound(id.into());
-        let lock = match lock(&directory) {
-            Err(OciError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(missing());
+        let lock = lock(&directory, None)?.ok_or_else(|| OciError::NotFound(id.into()))?;
+        Ok(entry(id, directory, lock))
+    }
+
+    /// As [`Store::get_any`], for who will end the container whatever it does. A command that
+    /// holds the lock and waits for the container, which may be for ever, comes to its end when
+    /// that does.
+    pub fn get_forced(&self, id: &str) -> Result<Entry, OciError> {
+        check_id(id)?;
+        let directory = self.root.join(id);
+        let busy = |result: &Result<_, OciError>| matches!(result, Err(OciError::Busy(_)));
+        let mut locked = lock(&directory, Some(PATIENCE));
+        if busy(&locked) {
+            let (saved, _) = read_state(id, &directory);
+            if let Some((_, pidfd)) = living(&saved)? {
+                process::signal(&pidfd, libc::SIGKILL)?;
             }
-            result => result?,
-        };
-        let path = directory.join("state.json");
-        let text = match bundle::read(&path) {
-            // Deleted while we waited for the lock, or killed before it was written.
-            Err(OciError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                if !directory.exists() {
-                    return Err(missing());
-                }
-                let saved = half_made(id);
-                return Ok(Entry {
-                    lock,
-                    directory,
-                    saved,
-                });
-            }
-            result => result?,
-        };
-        let saved = bundle::parse(&path, &text)?;
-        Ok(Entry {
-            lock,
-            directory,
-            saved,
-        })
+            locked = lock(&directory, Some(PATIENCE));
+        }
+        let lock = locked?.ok_or_else(|| OciError::NotFound(id.into()))?;
+        Ok(entry(id, directory, lock))
     }
 
     /// The ids of all containers, sorted.
@@ -125,11 +148,58 @@ impl Store {
         };
         let names = entries
             .flatten()
+            .filter(|entry| entry.path().is_dir())
             .filter_map(|e| e.file_name().into_string().ok());
         let mut ids: Vec<String> = names.filter(|name| check_id(name).is_ok()).collect();
         ids.sort();
         Ok(ids)
     }
+}
+
+fn entry(id: &str, directory: PathBuf, lock: Flock<File>) -> Entry {
+    let (saved, damage) = read_state(id, &directory);
+    Entry {
+        lock,
+        directory,
+        saved,
+        damage,
+    }
+}
+
+/// What `state.json` says, or what is wrong with it. Somebody may have written anything there.
+fn read_state(id: &str, directory: &Path) -> (Saved, Option<String>) {
+    let path = directory.join("state.json");
+    let saved = match bundle::read(&path) {
+        // Its creator was killed before it was written.
+        Err(OciError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return (half_made(id), None);
+        }
+        result => result.and_then(|text| bundle::parse::<Saved>(&path, &text)),
+    };
+    match saved {
+        Ok(saved) if saved.id == id => (saved, None),
+        Ok(saved) => {
+            let reason = format!("{} is of container {:?}", path.display(), saved.id);
+            (half_made(id), Some(reason))
+        }
+        Err(error) => (half_made(id), Some(error.to_string())),
+    }
+}
+
+/// The first process, while that lives.
+fn living(saved: &Saved) -> Result<Option<(i32, OwnedFd)>, OciError> {
+    let Some((pid, start_time)) = saved.process else {
+        return Ok(None);
+    };
+    let pidfd = match process::open_verified(pid, start_time) {
+        Err(process::ProcessError::Gone(_) | process::ProcessError::Reused(_)) => {
+            return Ok(None);
+        }
+        result => result?,
+    };
+    // A zombie has ended too, whoever its parent is.
+    let ended = process::wait_ended(&pidfd, Some(Duration::ZERO))?;
+    Ok((!ended).then_some((pid, pidfd)))
 }
 
 /// What is known of a container whose creation was killed before it wrote anything down: nothing
@@ -152,6 +222,8 @@ pub struct Entry {
     lock: Flock<File>,
     directory: PathBuf,
     pub saved: Saved,
+    /// Why `state.json` says nothing, where it is there and cannot be understood.
+    pub damage: Option<String>,
 }
 
 impl Entry {
@@ -196,18 +268,7 @@ impl Entry {
 
     /// Its first process, while that lives.
     pub fn process(&self) -> Result<Option<(i32, OwnedFd)>, OciError> {
-        let Some((pid, start_time)) = self.saved.process else {
-            return Ok(None);
-        };
-        let pidfd = match process::open_verified(pid, start_time) {
-            Err(process::ProcessError::Gone(_) | process::ProcessError::Reused(_)) => {
-                return Ok(None);
-            }
-            result => result?,
-        };
-        // A zombie has ended too, whoever its parent is.
-        let ended = process::wait_ended(&pidfd, Some(Duration::ZERO))?;
-        Ok((!ended).then_some((pid, pidfd)))
+        living(&self.saved)
     }
 
     /// As [`Entry::process`]; a container that does not run is an error.
@@ -218,13 +279,8 @@ impl Entry {
 
     /// Its cgroup; `None` when it has none, or that is gone.
     pub fn cgroup(&self) -> Result<Option<Cgroup>, OciError> {
-        let Some(path) = &self.saved.cgroup else {
-            return Ok(None);
-        };
-        match Cgroup::open_at(path) {
-            Err(CgroupError::NotFound(_)) => Ok(None),
-            result => Ok(Some(result?)),
-        }
+        let path = self.saved.cgroup.as_ref();
+        path.map_or(Ok(None), open_cgroup)
     }
 
     /// Where it is in its life.
@@ -243,6 +299,14 @@ impl Entry {
     }
 }
 
+/// `None` when it is gone.
+pub fn open_cgroup(path: &CgroupPath) -> Result<Option<Cgroup>, OciError> {
+    match Cgroup::open_at(path) {
+        Err(CgroupError::NotFound(_)) => Ok(None),
+        result => Ok(Some(result?)),
+    }
+}
+
 impl Saved {
     pub fn identity(&self) -> Identity {
         Identity {
@@ -252,32 +316,84 @@ impl Saved {
     }
 }
 
-/// Locks a directory; waits while somebody else has it.
-fn lock(directory: &Path) -> Result<Flock<File>, OciError> {
-    let file = File::open(directory).map_err(OciError::file("open", directory))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| OciError::File {
-        action: "lock",
-        path: directory.into(),
-        source: errno.into(),
-    })
+/// Locks a directory; waits while somebody else has it, at most as long as is said. `None` when
+/// there is none.
+fn lock(directory: &Path, patience: Option<Duration>) -> Result<Option<Flock<File>>, OciError> {
+    let deadline = patience.map(|patience| Instant::now() + patience);
+    let how = match deadline {
+        None => FlockArg::LockExclusive,
+        Some(_) => FlockArg::LockExclusiveNonblock,
+    };
+    loop {
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_DIRECTORY);
+        let file = match options.open(directory) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
+            result => result.map_err(OciError::file("open", directory))?,
+        };
+        let lock = match Flock::lock(file, how) {
+            Ok(lock) => lock,
+            Err((_, Errno::EINTR)) => continue,
+            Err((_, Errno::EAGAIN)) => match deadline {
+                Some(deadline) if Instant::now() >= deadline => {
+                    return Err(OciError::Busy(directory.into()));
+                }
+                _ => {
+                    std::thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
+            },
+            Err((_, errno)) => return Err(OciError::file("lock", directory)(errno.into())),
+        };
+        // While we waited it may have been deleted, and one of the same name made.
+        let held = lock.metadata().map_err(OciError::file("stat", directory))?;
+        if fs::metadata(directory)
+            .is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()))
+        {
+            return Ok(Some(lock));
+        }
+    }
 }
 
 /// So that whoever reads finds the old content or the new. The directory is on a tmpfs as a rule:
 /// it need not survive the machine.
 fn write(path: &Path, content: &[u8]) -> Result<(), OciError> {
     let new = path.with_extension("new");
+    step("write", path)?;
     let written = File::create(&new)
         .and_then(|mut file| file.write_all(content))
+        .and_then(|()| Ok(fault::step("rename")?))
         .and_then(|()| fs::rename(&new, path));
     written.map_err(OciError::file("write", path))
+}
+
+/// See [`fault`].
+fn step(name: &'static str, path: &Path) -> Result<(), OciError> {
+    fault::step(name).map_err(|errno| OciError::file(name, path)(errno.into()))
 }
 
 /// Written in one go, as whoever waits for the file expects it.
 pub fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = fs::write(&new, pid.to_string()).and_then(|()| fs::rename(&new, path));
-    written.map_err(OciError::file("write process id to", path))
+    let _ = fs::remove_file(&new); // of one that was killed and had our number
+    step("write", path)?;
+    // Never through a link that others have put there.
+    let written = File::create_new(&new)
+        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+        .and_then(|()| Ok(fault::step("rename")?))
+        .and_then(|()| fs::rename(&new, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&new);
+        OciError::file("write process id to", path)(error)
+    })
 }
 
 fn check_id(id: &str) -> Result<(), OciError> {
@@ -357,6 +473,11 @@ mod tests {
             .expect("forgotten");
         fs::create_dir(root.path().join("torn")).expect("mkdir");
         fs::write(root.path().join("torn/state.json"), "{").expect("write");
-        assert!(matches!(store.get("torn"), Err(OciError::Json { .. })));
+        assert!(matches!(store.get("torn"), Err(OciError::Damaged { .. })));
+        store
+            .get_any("torn")
+            .expect("an entry")
+            .forget()
+            .expect("forgotten");
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use fairlead_tests::dns::Upstream;
 use fairlead_tests::witness::see;
-use fairlead_tests::{Cluster, ask_tcp, ask_udp, wait_for};
+use fairlead_tests::{Cluster, ask_tcp, ask_udp, has_br_netfilter, wait_for};
 
 /// What docker, ufw and others do: nothing passes that nobody has allowed.
 const IPTABLES: &str = "
@@ -104,11 +104,10 @@ fn chains_of_nftables() {
 
 /// The switch that passes bridged packets through the IP rules, on or off in the node.
 fn bridged(test: &str, value: u8) {
-    if !fs::exists("/proc/sys/net/bridge").unwrap_or(false) {
-        let _ = fairlead_tests::try_sh("modprobe br_netfilter");
-    }
-    if !fs::exists("/proc/sys/net/bridge").unwrap_or(false) {
-        println!("not tried: the kernel has no br_netfilter");
+    if !has_br_netfilter() {
+        println!(
+            "not tried: br_netfilter is not loaded, which changes what the machine's bridges do"
+        );
         return;
     }
     let mut cluster = Cluster::builder(test, 2).without_daemons();

@@ -350,12 +350,20 @@ fn an_underlay_with_the_subnet_of_the_ingress_network() {
 #[test]
 fn ports_come_and_go_with_the_assignment() {
     let mut cluster = Cluster::new("ports", 2);
-    cluster.service("web").tcp(8080, 80);
+    cluster.service("web").tcp(8080, 80).udp(5353, 53);
     cluster.replicas("web", &[2]);
-    cluster.spec_of("web-1").serves(&["tcp:80", "tcp:81"]);
+    cluster
+        .spec_of("web-1")
+        .serves(&["tcp:80", "tcp:81", "udp:53"]);
     cluster.deploy();
     let client = cluster.client();
     ask_tcp(&client, "192.0.2.1:8080").expect("published");
+    ask_udp(&client, "192.0.2.1:5353").expect("published");
+    let tracked = |cluster: &Cluster| {
+        let script = "conntrack -L -p udp --orig-port-dst 5353 2>/dev/null";
+        see(&cluster.node(1).netns, script)
+    };
+    assert!(tracked(&cluster).contains("dport=5353"), "not tracked");
     // A process of the node cannot take it as well.
     let taken = see_failing(&cluster.node(1).netns, "timeout 5 busybox nc -l -p 8080");
     assert!(taken.contains("in use"), "{taken}");
@@ -368,6 +376,8 @@ fn ports_come_and_go_with_the_assignment() {
     });
     let error = ask_tcp(&client, "192.0.2.1:8080").expect_err("published no more");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    // A flow of UDP would go on as it was tracked.
+    assert_eq!(tracked(&cluster), "");
 }
 
 /// A port that a process of the node has keeps it; all else of the service works, and so does the
@@ -418,7 +428,10 @@ fn the_engine_is_seen_by_its_own_tool() {
     let look = |script| see(&cluster.node(1).network_netns("ingress"), script);
     let engine = cluster.node(1).engine();
     println!("engine: {engine}");
-    if std::env::var_os("FAIRLEAD_REQUIRE_IPVS").is_some() {
+    // The one that was asked for; else IPVS where it must be there.
+    if let Ok(asked) = std::env::var("FAIRLEAD_TEST_ENGINE") {
+        assert_eq!(engine, asked);
+    } else if std::env::var_os("FAIRLEAD_REQUIRE_IPVS").is_some() {
         assert_eq!(engine, "ipvs");
     }
     match engine.as_str() {

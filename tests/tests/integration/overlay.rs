@@ -172,6 +172,16 @@ fn tasks_of_different_networks_do_not_reach_each_other() {
     }
 }
 
+/// On the underlay: everything whose addresses, outside of any tunnel, are not all the underlay's.
+const NAKED: &str = "not (arp and net 192.0.2.0/24) \
+    and not (src net 192.0.2.0/24 and (dst net 192.0.2.0/24 or dst net 224.0.0.0/24)) \
+    and not (ip6 and (src net 2001:db8::/64 or src net fe80::/10 or src host ::) \
+        and (dst net 2001:db8::/64 or dst net fe80::/10 or dst net ff02::/16))";
+
+/// On a link that has no part in it: everything but what a link's own kernel says of itself.
+const FOREIGN: &str = "not (arp and net 198.51.100.0/24) and not igmp \
+    and not (ip6 and (src net fe80::/10 or src host ::) and dst net ff02::/16)";
+
 #[test]
 fn the_wire_carries_the_networks_number_and_other_links_nothing() {
     let mut cluster = Cluster::builder("wire", 2).without_daemons();
@@ -186,53 +196,56 @@ fn the_wire_carries_the_networks_number_and_other_links_nothing() {
     cluster.task("asker", 1);
     cluster.deploy();
     let dir = cluster.dir();
-    let wire = Capture::start(&cluster.underlay(), "pn1", "", &dir);
-    let lan = Capture::start(
-        &cluster.node(1).netns,
-        "lan-peer",
-        "ip or udp port 4789",
-        &dir,
-    );
-    let lan2 = Capture::start(&cluster.node(2).netns, "lan", "ip or udp port 4789", &dir);
-    let backend = cluster.address("web-1", "app");
-    let asker = cluster.address("asker", "app");
-    let [vip, _] = cluster.vips("web");
+    let mut wire = Capture::start(&cluster.underlay(), "pn1", "", &dir);
+    let mut lan = Capture::start(&cluster.node(1).netns, "lan-peer", "", &dir);
+    let mut lan2 = Capture::start(&cluster.node(2).netns, "lan", "", &dir);
+    let node = cluster.node(1);
+    let client = cluster.client();
+    let [vip, vip6] = cluster.vips("web");
+    let backend6 = cluster.address6("web-1", "app");
     for _ in 0..5 {
-        cluster
-            .node(1)
-            .task_asks("asker", "tcp", &format!("{backend}:80"))
-            .expect("the task");
-        cluster
-            .node(1)
-            .task_asks("asker", "tcp", &format!("{vip}:80"))
-            .expect("the VIP");
-        ask_tcp(&cluster.client(), "192.0.2.1:8080").expect("the port");
+        for to in [
+            format!("{}:80", cluster.address("web-1", "app")),
+            format!("[{backend6}]:80"),
+            format!("{vip}:80"),
+            format!("[{vip6}]:80"),
+        ] {
+            node.task_asks("asker", "tcp", &to).expect(&to);
+        }
+        for to in ["192.0.2.1:8080", "[2001:db8::1]:8080"] {
+            ask_tcp(&client, to).expect(to);
+        }
     }
-    let wire = wire.end();
-    let inner: Vec<&String> = wire.iter().filter(|line| line.contains("VXLAN")).collect();
-    assert!(
-        inner.iter().any(|line| line.contains("vni 4097")),
-        "{wire:#?}"
-    );
-    assert!(
-        inner.iter().any(|line| line.contains("vni 4096")),
-        "{wire:#?}"
-    );
-    for packet in &wire {
-        // tcpdump shows the inner packet in the same line, or in the one that follows.
-        let outer = packet.split("VXLAN").next().unwrap_or_default();
-        let naked = [&backend, &asker, &vip]
-            .iter()
-            .any(|address| outer.contains(address.as_str()));
-        let is_inner = !outer.contains("ethertype") || outer.contains("02:42:0a:");
-        assert!(!naked || is_inner, "not in VXLAN: {packet}");
+    wire.end();
+    let tunnels = wire.packets("udp port 4789");
+    for vni in ["vni 4097", "vni 4096"] {
+        assert!(tunnels.iter().any(|l| l.contains(vni)), "{tunnels:#?}");
     }
-    for (node, packets) in [(1, lan.end()), (2, lan2.end())] {
-        let foreign: Vec<&String> = packets
-            .iter()
-            .filter(|line| !line.contains("igmp"))
-            .collect();
+    let naked = wire.packets(NAKED);
+    assert!(naked.is_empty(), "not in VXLAN: {naked:#?}");
+    for (node, lan) in [(1, &mut lan), (2, &mut lan2)] {
+        lan.end();
+        let foreign = lan.packets(FOREIGN);
         assert!(foreign.is_empty(), "node {node}: {foreign:#?}");
+    }
+    // What leaks would have been seen, of both protocols.
+    let mut leak = Capture::start(&cluster.underlay(), "pn1", "", &dir);
+    let netns = &cluster.node(2).netns;
+    for (address, to) in [
+        ("10.1.0.99/32", "192.0.2.1"),
+        ("fd01::99/128", "2001:db8::1"),
+    ] {
+        let (source, _) = address.split_once('/').expect("a length");
+        see(
+            netns,
+            &format!("ip addr add {address} dev lo; ping -c 1 -W 1 -I {source} {to} || true"),
+        );
+        see(netns, &format!("ip addr del {address} dev lo"));
+    }
+    leak.end();
+    let naked = leak.packets(NAKED);
+    for source in ["10.1.0.99", "fd01::99"] {
+        assert!(naked.iter().any(|l| l.contains(source)), "{naked:#?}");
     }
     // The tunnel is the one that the records say, and nothing is learned.
     let netns = cluster.node(1).network_netns("app");

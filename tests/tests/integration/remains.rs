@@ -70,10 +70,54 @@ fn await_the_same(cluster: &Cluster, before: &[Remains]) {
     });
 }
 
+/// What docs/operations.md says of the settings that stay: a node goes on to forward, and to take
+/// routes from router advertisements where it did.
+fn settings_are_as_documented(node: &Node, before: &[String]) {
+    let expected: Vec<String> = before
+        .iter()
+        .map(|line| {
+            let (name, value) = line.split_once(" = ").expect("name = value");
+            let link = name.split('.').nth(3).unwrap_or_default();
+            let value = match name.rsplit('.').next() {
+                Some("ip_forward" | "forwarding") => "1",
+                Some("accept_redirects") => "0",
+                Some("accept_ra") if value == "1" && link != "all" && link != "default" => "2",
+                _ => value,
+            };
+            format!("{name} = {value}")
+        })
+        .collect();
+    assert_ne!(before, expected, "nothing would show");
+    assert_eq!(witness::stays(&node.netns), expected, "{}", node.id);
+}
+
+/// What docs/operations.md and the README say to uninstall with.
+#[test]
+fn a_file_with_the_node_alone_removes_everything() {
+    let mut cluster = Cluster::new("uninstall", 2);
+    let before = remains(&cluster);
+    cluster.service("web").tcp(8080, 80);
+    cluster.replicas("web", &[1, 2]);
+    cluster.deploy();
+    for (number, node) in (1..).zip(cluster.nodes()) {
+        let mut file = cluster.assignment(number);
+        let fields = file.as_object_mut().expect("an object");
+        fields.retain(|field, _| field == "version" || field == "node");
+        node.apply(&file).expect("taken");
+        node.await_no_task(&format!("web-{number}"));
+    }
+    await_the_same(&cluster, &before);
+}
+
 #[test]
 fn removal_leaves_nothing() {
     let mut cluster = Cluster::new("remains", 2);
     let before = remains(&cluster);
+    let settings: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|node| witness::stays(&node.netns))
+        .collect();
     // Twice, to see what only a second time leaves.
     for _ in 0..2 {
         cluster.service("web").tcp(8080, 80).udp(5353, 53);
@@ -103,4 +147,7 @@ fn removal_leaves_nothing() {
     cluster.clear_all();
     cluster.apply(&[]).expect("taken");
     await_the_same(&cluster, &before);
+    for (node, before) in cluster.nodes().iter().zip(&settings) {
+        settings_are_as_documented(node, before);
+    }
 }

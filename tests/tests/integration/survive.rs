@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fairlead_tests::client::tell_task;
 use fairlead_tests::witness::see;
-use fairlead_tests::{Answer, Client, Cluster, Load, ask_tcp};
+use fairlead_tests::{Answer, Client, Cluster, Load, ask_tcp, output};
 use nix::sys::signal::Signal;
 
 fn vip(netns: PathBuf, to: &str) -> impl FnMut() -> io::Result<Answer> + use<> {
@@ -101,6 +101,51 @@ fn draining_loses_nothing() {
     let outcome = load.stop();
     assert!(outcome.failures.is_empty(), "{outcome:#?}");
     assert!(outcome.answers.len() == 2, "{outcome:?}");
+}
+
+/// Records that only have a higher version: nobody has to acknowledge them before backends are used,
+/// by the same daemon or by the next one.
+#[test]
+fn a_higher_version_of_the_nodes_records_loses_nothing() {
+    let mut cluster = web("version");
+    let client = cluster.client();
+    let vip_address = format!("{}:80", cluster.vips("web")[0]);
+    let mut load = Load::new();
+    for node in cluster.nodes() {
+        load = load.tcp(&client, &format!("{}:8080", node.v4));
+        load = load.udp(&client, &format!("{}:5353", node.v4));
+    }
+    let asker = cluster.node(3).task_netns("asker");
+    load = load.worker("VIP".into(), vip(asker, &vip_address));
+    load.go_on(200);
+    let enabled = |cluster: &Cluster| {
+        let services = cluster.node(3).json(&["service", "inspect", "web"]);
+        let backends = services[0]["backends"].as_array().expect("backends");
+        assert_eq!(backends.len(), 4, "{services}");
+        assert!(backends.iter().all(|b| b["enabled"] == true), "{services}");
+    };
+    for number in 1..=3 {
+        cluster.record_of(number)["version"] = 2.into();
+    }
+    // Without --wait nobody passes acknowledgements on.
+    cluster.apply(&[]).expect("taken");
+    for node in cluster.nodes() {
+        node.await_event(0, "of version 2", |event| {
+            event["type"] == "nodeApplied" && event["version"] == 2
+        });
+    }
+    enabled(&cluster);
+    load.go_on(200);
+    cluster.node_mut(3).stop(Signal::SIGTERM);
+    cluster.node_mut(3).start();
+    cluster.node(3).await_event(0, "of version 2", |event| {
+        event["type"] == "nodeApplied" && event["version"] == 2
+    });
+    enabled(&cluster);
+    load.go_on(200);
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty(), "{outcome:#?}");
+    assert_eq!(outcome.answers.len(), 2, "{outcome:?}");
 }
 
 #[test]
@@ -211,7 +256,7 @@ fn a_second_daemon_is_refused() {
     cluster.deploy();
     let node = cluster.node(1);
     let pid = node.task_pid("one");
-    let output = node.daemon_command().output().expect("it starts");
+    let output = output("a second daemon", &mut node.daemon_command()).expect("it ends");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{text}");
     assert!(
@@ -229,7 +274,7 @@ fn a_second_daemon_is_refused() {
         .arg(&other)
         .arg("--socket")
         .arg(node.socket());
-    let output = command.output().expect("it starts");
+    let output = fairlead_tests::output("a third daemon", &mut command).expect("it ends");
     assert!(!output.status.success(), "{output:?}");
     assert_eq!(node.task_pid("one"), pid);
 }

@@ -15,16 +15,30 @@ fn read(path: &str) -> String {
     fs::read_to_string(format!("{ROOT}/{path}")).unwrap()
 }
 
+/// The files that a page shows.
+fn files_in(page: &str) -> Vec<String> {
+    let text = read(page);
+    let parts = text.split("```yaml\n").skip(1);
+    // One within a list is indented, all of it alike: YAML does not mind.
+    let files: Vec<String> = parts
+        .map(|part| part.split_once("```").unwrap().0.to_owned())
+        .collect();
+    assert!(!files.is_empty(), "no file in {page}");
+    files
+}
+
 /// The full example of the documentation.
 fn full_example() -> String {
-    let page = read("docs/assignment.md");
-    let (_, rest) = page.split_once("```yaml\n").unwrap();
-    rest.split_once("```").unwrap().0.to_owned()
+    files_in("docs/assignment.md").swap_remove(0)
 }
 
 fn examples() -> Vec<String> {
     let files = (1..=3).map(|node| read(&format!("examples/web/node-{node}.yaml")));
-    files.chain([full_example()]).collect()
+    let pages = ["README.md", "docs/operations.md"];
+    files
+        .chain([full_example()])
+        .chain(pages.into_iter().flat_map(files_in))
+        .collect()
 }
 
 /// A document with one task of these fields, indented by two spaces.

@@ -158,10 +158,15 @@ fn make_place(place: &Place, needs: &Needs, existing: Existing, best_effort: boo
         let made = make_parents(place, needs, best_effort).and_then(|parent| {
             let (_, name) = split(&place.path);
             let made = parent.make(&name)?;
-            let dir = parent.open(&name)?;
-            // Also when it was there: whoever made it may not have come to this yet.
-            prepare_cpuset(place, &parent, &dir)?;
-            Ok((made, dir))
+            let opened = parent.open(&name).and_then(|dir| {
+                // Also when it was there: whoever made it may not have come to this yet.
+                prepare_cpuset(place, &parent, &dir)?;
+                Ok(dir)
+            });
+            if made && opened.is_err() {
+                let _ = parent.remove(&name); // the error that led here is the one to report
+            }
+            Ok((made, opened?))
         });
         match made {
             Ok((true, _)) => return Ok(true),

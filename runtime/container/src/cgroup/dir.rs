@@ -4,6 +4,7 @@
 
 use super::error::{CgroupError, Result};
 use super::layout::{Hierarchy, Version};
+use crate::fault;
 use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
@@ -78,7 +79,9 @@ impl Dir {
 
     /// Makes a child; false when it is there already.
     pub fn make(&self, name: &Path) -> Result<bool> {
-        match mkdirat(&self.fd, name, Mode::from_bits_truncate(0o755)) {
+        let made = fault::step("make cgroup")
+            .and_then(|()| mkdirat(&self.fd, name, Mode::from_bits_truncate(0o755)));
+        match made {
             Ok(()) => Ok(true),
             Err(Errno::EEXIST) => Ok(false),
             Err(errno) => Err(file_error("create", &self.path.join(name), None, errno)),
@@ -144,6 +147,7 @@ impl Dir {
         let fd = self
             .lookup(Path::new(file), OFlag::O_WRONLY)
             .map_err(failed)?;
+        fault::step("write in cgroup").map_err(failed)?;
         File::from(fd)
             .write_all(value.as_bytes())
             .map_err(|error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
@@ -174,6 +178,7 @@ impl Dir {
                 | ResolveFlag::RESOLVE_NO_SYMLINKS
                 | ResolveFlag::RESOLVE_NO_XDEV,
         );
+        fault::step("open in cgroup")?;
         // The kernel answers EAGAIN when a rename elsewhere disturbed the walk.
         loop {
             match openat2(&self.fd, path, how) {

@@ -4,11 +4,11 @@
 //! mounts cover cannot redirect them, and their propagation is still that of the host's.
 
 use super::options::Recursive;
-use super::{is_bind, links_at, parse, propagate, set_attributes, shown};
+use super::{is_bind, links_at, not_on_procfs, parse, propagate, set_attributes, shown};
 use crate::error::{ContainerError, Context, Setup, SetupFailure};
 use crate::idmap::IdMaps;
 use crate::mounts::MountOptions;
-use crate::root::Root;
+use crate::root::{Links, Root};
 use crate::sys;
 use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::Mount;
@@ -100,13 +100,13 @@ fn open(entry: &Mount, options: &MountOptions) -> Setup<OwnedFd> {
     Ok(tree)
 }
 
-/// Attaches an opened source to its place.
+/// Attaches an opened source to its place, and returns it.
 pub fn attach(
     root: &Root,
     entry: &Mount,
     options: &MountOptions,
     source: Option<OwnedFd>,
-) -> Setup<()> {
+) -> Setup<OwnedFd> {
     let tree = match source {
         Some(tree) => tree,
         None => open(entry, options)?,
@@ -119,5 +119,9 @@ pub fn attach(
     } else {
         root.make_file(entry.destination(), links)?
     };
-    sys::move_mount(&tree, &target).step("mount", shown(entry))
+    if links == Links::Follow {
+        not_on_procfs(&target, entry)?;
+    }
+    sys::move_mount(&tree, &target).step("mount", shown(entry))?;
+    Ok(tree)
 }

@@ -20,19 +20,20 @@ pub struct CgroupView<'a> {
     pub own_namespace: bool,
 }
 
-/// Mounts it.
+/// Mounts it, and returns the mount.
 pub fn mount(
     root: &Root,
     entry: &Mount,
     options: &MountOptions,
     view: CgroupView<'_>,
-) -> Setup<()> {
+) -> Setup<OwnedFd> {
     let what = shown(entry);
     let target = root.make_dir(entry.destination(), Links::Refuse)?;
     let v1 = view.cgroup.map(Cgroup::v1_directories).unwrap_or_default();
     if v1.is_empty() {
         let mount = version_2(entry, options, view, &what)?;
-        return sys::move_mount(&mount, &target).step("mount", &what);
+        sys::move_mount(&mount, &target).step("mount", &what)?;
+        return Ok(mount);
     }
     // Version 1 has a tree per controller: a small tmpfs holds a directory for each.
     let data = [
@@ -57,7 +58,8 @@ pub fn mount(
                 .step("link", format!("{alias} of {what}"))?;
         }
     }
-    sys::mount_setattr(&tmpfs, false, options.set, 0, 0).step("set attributes of", what)
+    sys::mount_setattr(&tmpfs, false, options.set, 0, 0).step("set attributes of", what)?;
+    Ok(tmpfs)
 }
 
 fn version_2(

@@ -1,11 +1,12 @@
 //! `tmpcopyup`: a new tmpfs begins with a copy of the directory that it covers.
 
 use crate::error::{Context, Setup, SetupFailure};
+use crate::procfs::ProcFs;
 use crate::root::beneath;
-use nix::dir::{Dir, Type};
+use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, mknodat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, mkdirat, mknodat,
     utimensat,
 };
 use nix::sys::time::TimeSpec;
@@ -23,10 +24,11 @@ pub fn copy(from: &OwnedFd, to: &OwnedFd, what: &str) -> Setup<()> {
     let here = OsStr::new(".");
     let from = beneath(from, here, OFlag::O_RDONLY | OFlag::O_DIRECTORY).step("read", what)?;
     let to = beneath(to, here, OFlag::O_RDONLY | OFlag::O_DIRECTORY).step("open", what)?;
-    directory(from, &to, what, 0)
+    let procfs = ProcFs::of_host().step("open", "/proc")?;
+    directory(from, &to, what, 0, &procfs)
 }
 
-fn directory(from: OwnedFd, to: &OwnedFd, what: &str, depth: usize) -> Setup<()> {
+fn directory(from: OwnedFd, to: &OwnedFd, what: &str, depth: usize, procfs: &ProcFs) -> Setup<()> {
     if depth > MAX_DEPTH {
         let reason = format!("directories more than {MAX_DEPTH} deep");
         return Err(SetupFailure::because("copy into", what, reason));
@@ -38,7 +40,7 @@ fn directory(from: OwnedFd, to: &OwnedFd, what: &str, depth: usize) -> Setup<()>
         let name = entry.file_name();
         if name != c"." && name != c".." {
             let shown = format!("{} of {what}", name.to_string_lossy());
-            one(&parent, name, entry.file_type(), to, &shown, depth)?;
+            one(&parent, name, to, &shown, depth, procfs)?;
         }
     }
     Ok(())
@@ -47,27 +49,31 @@ fn directory(from: OwnedFd, to: &OwnedFd, what: &str, depth: usize) -> Setup<()>
 fn one(
     from: &OwnedFd,
     name: &CStr,
-    kind: Option<Type>,
     to: &OwnedFd,
     shown: &str,
     depth: usize,
+    procfs: &ProcFs,
 ) -> Setup<()> {
     let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
-    let data = fstatat(from, name, nofollow).step("stat", shown)?;
-    let mode = Mode::from_bits_truncate(data.st_mode & 0o7777);
+    // Looked at and read by one descriptor: others may be changing the directory.
     let os_name = OsStr::from_bytes(name.to_bytes());
-    match SFlag::from_bits_truncate(data.st_mode & SFlag::S_IFMT.bits()) {
+    let place = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = nix::fcntl::openat(from, name, place, Mode::empty()).step("open", shown)?;
+    let data = fstat(&found).step("stat", shown)?;
+    let mode = Mode::from_bits_truncate(data.st_mode & 0o7777);
+    let kind = SFlag::from_bits_truncate(data.st_mode & SFlag::S_IFMT.bits());
+    match kind {
         SFlag::S_IFDIR => {
             mkdirat(to, name, Mode::S_IRWXU).step("create directory", shown)?;
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-            let below = beneath(from, os_name, flags).step("read", shown)?;
+            let below = procfs.reopen(&found, flags).step("read", shown)?;
             let copy = beneath(to, os_name, flags).step("open", shown)?;
-            directory(below, &copy, shown, depth + 1)?;
+            directory(below, &copy, shown, depth + 1, procfs)?;
             fchmod(&copy, mode).step("set mode of", shown)?;
         }
         SFlag::S_IFREG => {
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-            let mut source: File = beneath(from, os_name, flags).step("read", shown)?.into();
+            let mut source: File = procfs.reopen(&found, flags).step("read", shown)?.into();
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
             let copy = nix::fcntl::openat(to, name, flags, Mode::S_IRWXU).step("create", shown)?;
             let mut copy = File::from(copy);
@@ -75,7 +81,7 @@ fn one(
             fchmod(&copy, mode).step("set mode of", shown)?;
         }
         SFlag::S_IFLNK => {
-            let target = nix::fcntl::readlinkat(from, name).step("read link", shown)?;
+            let target = nix::fcntl::readlinkat(&found, "").step("read link", shown)?;
             symlinkat(target.as_os_str(), to, name).step("create link", shown)?;
         }
         kind => {
@@ -85,7 +91,7 @@ fn one(
     }
     let (uid, gid) = (Uid::from_raw(data.st_uid), Gid::from_raw(data.st_gid));
     fchownat(to, name, Some(uid), Some(gid), nofollow).step("set owner of", shown)?;
-    if kind != Some(Type::Symlink) && mode.intersects(Mode::S_ISUID | Mode::S_ISGID) {
+    if kind != SFlag::S_IFLNK && mode.intersects(Mode::S_ISUID | Mode::S_ISGID) {
         // A change of owner clears these.
         fchmodat(to, name, mode, FchmodatFlags::FollowSymlink).step("set mode of", shown)?;
     }

@@ -1,7 +1,7 @@
 //! Mounts of new file systems.
 
 use super::options::MountOptions;
-use super::{copy_up, is_bind, links_at, propagate, set_attributes, shown};
+use super::{copy_up, is_bind, links_at, not_on_procfs, propagate, set_attributes, shown};
 use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root};
 use crate::sys::{self, FsContext, attr};
@@ -13,8 +13,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// File systems of the kernel's own, whose files have labels already.
 const SHARED: [&str; 2] = ["proc", "sysfs"];
 
-/// Mounts a new file system at the destination.
-pub fn mount(root: &Root, entry: &Mount, options: &MountOptions, label: Option<&str>) -> Setup<()> {
+/// Mounts a new file system at the destination, and returns it.
+pub fn mount(
+    root: &Root,
+    entry: &Mount,
+    options: &MountOptions,
+    label: Option<&str>,
+) -> Setup<OwnedFd> {
     let what = shown(entry);
     let Some(fs_type) = entry.typ() else {
         return Err(SetupFailure::because("mount", what, "no type given"));
@@ -35,6 +40,9 @@ pub fn mount(root: &Root, entry: &Mount, options: &MountOptions, label: Option<&
         _ => Links::Refuse,
     };
     let target = root.make_dir(entry.destination(), links)?;
+    if links == Links::Follow {
+        not_on_procfs(&target, entry)?;
+    }
     // What is copied must be written first.
     let at_first = options.set & !if options.copy_up { attr::RDONLY } else { 0 };
     let mount = match new_file_system(fs_type, &data, source, at_first) {
@@ -46,7 +54,8 @@ pub fn mount(root: &Root, entry: &Mount, options: &MountOptions, label: Option<&
                 .locate(entry.destination(), links)
                 .step("find", &what)?;
             set_attributes(&mount, entry, options)?;
-            return propagate(&mount, entry, options);
+            propagate(&mount, entry, options)?;
+            return Ok(mount);
         }
         Err(New::Failed(failure)) => return Err(failure.of(&what)),
     };
@@ -56,7 +65,8 @@ pub fn mount(root: &Root, entry: &Mount, options: &MountOptions, label: Option<&
     }
     set_recursive(&mount, entry, options)?;
     sys::move_mount(&mount, &target).step("mount", &what)?;
-    propagate(&mount, entry, options)
+    propagate(&mount, entry, options)?;
+    Ok(mount)
 }
 
 fn set_recursive(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()> {

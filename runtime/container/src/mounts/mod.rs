@@ -14,6 +14,7 @@ use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root};
 use crate::sys;
 use nix::mount::MsFlags;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Mount;
 use options::Recursive;
 use std::os::fd::OwnedFd;
@@ -22,7 +23,7 @@ use std::path::Path;
 
 /// Mounts all of them in order. `label` is the SELinux context of new file systems.
 pub fn mount_all(
-    root: &Root,
+    root: &mut Root,
     mounts: &[Mount],
     mut sources: Sources,
     cgroup: CgroupView<'_>,
@@ -30,14 +31,19 @@ pub fn mount_all(
 ) -> Setup<()> {
     for (i, entry) in mounts.iter().enumerate() {
         let options = parse(entry)?;
-        if options.remount {
+        let mount = if options.remount {
             filesystem::remount(root, entry, &options)?;
+            continue;
         } else if is_bind(entry, &options) {
-            bind::attach(root, entry, &options, sources.take(i))?;
+            bind::attach(root, entry, &options, sources.take(i))?
         } else if matches!(entry.typ().as_deref(), Some("cgroup" | "cgroup2")) {
-            cgroup::mount(root, entry, &options, cgroup)?;
+            cgroup::mount(root, entry, &options, cgroup)?
         } else {
-            filesystem::mount(root, entry, &options, label)?;
+            filesystem::mount(root, entry, &options, label)?
+        };
+        let mut fixed = FIXED.iter().map(Path::new);
+        if let Some(place) = fixed.find(|place| entry.destination() == *place) {
+            root.fix(place, mount);
         }
     }
     Ok(())
@@ -58,14 +64,27 @@ fn shown(entry: &Mount) -> String {
     format!("{kind} at {}", entry.destination().display())
 }
 
-/// Places whose meaning is fixed may not be redirected by a link in the image.
+/// Places whose meaning is fixed.
+const FIXED: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// They may not be redirected by a link in the image.
 fn links_at(destination: &Path) -> Links {
-    let fixed = ["/proc", "/sys", "/dev"];
-    if fixed.iter().any(|fixed| destination.starts_with(fixed)) {
+    if FIXED.iter().any(|fixed| destination.starts_with(fixed)) {
         Links::Refuse
     } else {
         Links::Follow
     }
+}
+
+/// Nor may a link lead there from elsewhere: what lies over procfs could pass for the kernel's
+/// answer.
+fn not_on_procfs(target: &OwnedFd, entry: &Mount) -> Setup<()> {
+    let found = fstatfs(target).step("stat destination of", shown(entry))?;
+    if found.filesystem_type() != PROC_SUPER_MAGIC {
+        return Ok(());
+    }
+    let reason = "a symbolic link in the image leads the destination into procfs";
+    Err(SetupFailure::because("mount", shown(entry), reason))
 }
 
 fn set_attributes(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()> {

@@ -6,6 +6,8 @@ mod namespace;
 mod proc;
 mod schedule;
 mod seccomp;
+#[cfg(feature = "fault-points")]
+mod shared;
 pub mod terminal;
 
 pub use bpf::*;
@@ -14,6 +16,8 @@ pub use namespace::*;
 pub use proc::*;
 pub use schedule::*;
 pub use seccomp::*;
+#[cfg(feature = "fault-points")]
+pub use shared::*;
 
 use nix::errno::Errno;
 use std::ffi::CString;

@@ -205,6 +205,69 @@ fn a_remote_backend_waits_for_its_nodes_acknowledgement() {
     assert!(!after.endpoints["e1"].complete);
 }
 
+/// The same with another record of n1 in the place of version 3.
+fn renewed(view: &View, change: impl FnOnce(&mut v1::NodeRecord)) -> View {
+    let mut record = view.assignment.nodes["n1"].proto.clone();
+    record.version += 1;
+    change(&mut record);
+    let request = v1::AssignRequest {
+        r#type: v1::AssignmentType::Incremental as i32,
+        results_in: "2".into(),
+        changes: vec![v1::Change {
+            action: 0,
+            object: Some(Sent::Node(record)),
+        }],
+        ..Default::default()
+    };
+    let config = view.config.clone().unwrap();
+    let new = validate::assignment(&request, &view.assignment, &config, Engine::Nft).unwrap();
+    View {
+        assignment: Arc::new(new),
+        ..view.clone()
+    }
+}
+
+#[test]
+fn only_what_replies_depend_on_has_to_be_acknowledged_again() {
+    let enabled = view(3, |_| {});
+    let both = renewed(&enabled, |record| record.vteps.push("2001:db8::1".into()));
+    for (what, base, change) in [
+        (
+            "a higher version",
+            &enabled,
+            (|_| {}) as fn(&mut v1::NodeRecord),
+        ),
+        ("the same again", &enabled, |record| record.version += 40),
+        ("another order", &both, |record| record.vteps.reverse()),
+    ] {
+        let before = backend_of(&plan(base), "e2");
+        let after = renewed(base, change);
+        assert_eq!(backend_of(&plan(&after), "e2"), before, "{what}");
+        // Nor does a second one.
+        let again = renewed(&after, |_| {});
+        assert_eq!(backend_of(&plan(&again), "e2"), before, "{what}, again");
+    }
+    for (what, change) in [
+        (
+            "another VTEP",
+            (|record| record.vteps = vec!["192.0.2.9".into()]) as fn(&mut v1::NodeRecord),
+        ),
+        ("another steering id", |record| record.steering_id = 9),
+        ("another ingress address", |record| {
+            record.ingress_addresses = vec!["10.0.0.9".into()];
+        }),
+    ] {
+        let after = renewed(&enabled, change);
+        assert_eq!(backend_of(&plan(&after), "e2"), Backend::Draining, "{what}");
+        // What is waited for stays the same when only the version grows.
+        let again = renewed(&after, |_| {});
+        let config = again.config.as_ref().unwrap();
+        let (_, reason) = backend(&again, config, &again.assignment.endpoints["e2"]);
+        let reason = reason.unwrap();
+        assert!(reason.contains("not 4"), "{what}: {reason}");
+    }
+}
+
 #[test]
 fn draining_and_gone() {
     let change = |state: EndpointState| {

@@ -125,7 +125,15 @@ fn update(v: &mut Violations, new: &mut Assignment, held: &Assignment, object: &
         Object::Task(o) => put!(tasks, o, task),
         Object::Network(o) => put!(networks, o, network),
         Object::Service(o) => put!(services, o, service),
-        Object::Node(o) => put!(nodes, o, node),
+        Object::Node(o) => {
+            put!(nodes, o, node);
+            if let (Some(new), Some(old)) = (new.nodes.get_mut(&o.id), held.nodes.get(&o.id))
+                && new.answers_since != old.answers_since
+                && new.answers_as(old)
+            {
+                Arc::make_mut(new).answers_since = old.answers_since;
+            }
+        }
         Object::Endpoint(o) => put!(endpoints, o, endpoint),
         Object::Secret(o) => v.add(At::Object("secrets", &o.id), "not supported yet"),
         Object::Config(o) => v.add(At::Object("configs", &o.id), "not supported yet"),

@@ -269,6 +269,7 @@ pub fn node(v: &mut Violations, proto: &v1::NodeRecord) -> Option<NodeDef> {
         vteps,
         ingress_addresses: ingress,
         steering,
+        answers_since: proto.version,
     })
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fairlead_api::v1::executor_client::ExecutorClient;
@@ -18,7 +18,7 @@ pub struct Daemon {
 }
 
 /// What a test waits for at most; far beyond what a busy machine needs.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Daemon {
     pub fn start(test: &str) -> Self {
@@ -126,16 +126,40 @@ impl Daemon {
         i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
     }
 
-    pub fn end(&mut self, signal: nix::sys::signal::Signal) -> std::process::ExitStatus {
-        let mut child = self.child.take().unwrap();
+    #[track_caller]
+    pub fn end(&mut self, signal: nix::sys::signal::Signal) -> ExitStatus {
+        let child = self.child.as_mut().unwrap();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
-        child.wait().unwrap()
+        let mut status = None;
+        wait_for(&format!("the daemon's end by {signal}"), || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.child = None;
+        status.unwrap()
     }
 
+    /// A client. Each call must be answered within [`PATIENCE`].
     pub async fn client(&self) -> ExecutorClient<Channel> {
         let uri = format!("unix://{}", self.socket().display());
-        ExecutorClient::new(Endpoint::from_shared(uri).unwrap().connect().await.unwrap())
+        let endpoint = Endpoint::from_shared(uri).unwrap().timeout(PATIENCE);
+        let channel = within("a connection to the daemon", endpoint.connect()).await;
+        ExecutorClient::new(channel.unwrap())
+    }
+
+    /// What each thread of the daemon is in, as the kernel says: where one that hangs does so.
+    fn threads(&self) -> String {
+        let Some(child) = &self.child else {
+            return String::new();
+        };
+        let tasks = fs::read_dir(format!("/proc/{}/task", child.id()));
+        let thread = |task: fs::DirEntry| {
+            let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let [name, wait, call] = ["comm", "wchan", "syscall"].map(read);
+            format!("{} waits in {wait}, system call {call}", name.trim())
+        };
+        tasks.into_iter().flatten().flatten().map(thread).collect()
     }
 
     /// Cgroup directories of this daemon, in every hierarchy.
@@ -162,6 +186,7 @@ impl Drop for Daemon {
             let tail: Vec<&str> = log.lines().rev().take(60).collect();
             eprintln!("--- the daemon's log ---");
             tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
+            eprintln!("--- its threads ---\n{}", self.threads());
         }
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -229,16 +254,47 @@ fn shim(daemon: &Path) -> PathBuf {
     shim
 }
 
+#[track_caller]
 pub fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {status}");
+    let output = output_of(Command::new(program).args(arguments));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{errors}",
+        output.status
+    );
+}
+
+/// What a command says and how it ends, within [`PATIENCE`]; then it is killed. It must not say more
+/// than a pipe holds.
+#[track_caller]
+pub fn output_of(command: &mut Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("waited {PATIENCE:?} for the end of {command:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// What `work` gives, within [`PATIENCE`].
+pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
+    }
 }
 
 #[track_caller]
 pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -289,10 +345,10 @@ pub async fn configure(client: &mut ExecutorClient<Channel>) {
         gwbridge_subnets: vec!["172.30.0.0/24".into()],
         ..Default::default()
     };
-    client
-        .configure(v1::ConfigureRequest {
-            config: Some(config),
-        })
+    let request = v1::ConfigureRequest {
+        config: Some(config),
+    };
+    within("the answer to Configure", client.configure(request))
         .await
         .unwrap();
 }
@@ -325,24 +381,23 @@ pub async fn status(
         }
         panic!("the stream ended");
     };
-    tokio::time::timeout(PATIENCE, watch)
-        .await
-        .expect("waited in vain for a status")
+    within(&format!("a status of {task}"), watch).await
 }
 
 pub async fn output(client: &mut ExecutorClient<Channel>, request: v1::LogsRequest) -> String {
-    let mut stream = client.logs(request).await.unwrap().into_inner();
-    let mut text = Vec::new();
-    while let Some(entry) = stream.message().await.unwrap() {
-        text.extend(entry.line);
-    }
-    String::from_utf8(text).unwrap()
+    let read = async {
+        let mut stream = client.logs(request).await.unwrap().into_inner();
+        let mut text = Vec::new();
+        while let Some(entry) = stream.message().await.unwrap() {
+            text.extend(entry.line);
+        }
+        String::from_utf8(text).unwrap()
+    };
+    within("the end of the output", read).await
 }
 
 pub async fn inspect(client: &mut ExecutorClient<Channel>) -> v1::InspectResponse {
-    client
-        .inspect(v1::InspectRequest::default())
-        .await
-        .unwrap()
-        .into_inner()
+    let request = v1::InspectRequest::default();
+    let answer = within("the answer to Inspect", client.inspect(request)).await;
+    answer.unwrap().into_inner()
 }

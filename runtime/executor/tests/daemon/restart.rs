@@ -3,14 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use fairlead_api::v1::{self, TaskState};
 use nix::sys::signal::Signal;
 use tonic::Code;
 
-use crate::bed::{Daemon, complete, configure, inspect, output, run, script, status};
+use crate::bed::{Daemon, complete, configure, inspect, output, output_of, run, script, status};
 use crate::traces::{nothing_left, traces};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,11 +49,11 @@ async fn a_killed_daemon_loses_nothing() {
         .tasks
         .into_iter()
         .find(|t| t.netns.contains("stays"));
-    let answer = std::process::Command::new("nsenter")
-        .arg(format!("--net={}", netns.unwrap().netns))
-        .args(["busybox", "nslookup", "nobody", "127.0.0.11"])
-        .output()
-        .unwrap();
+    let answer = output_of(
+        std::process::Command::new("nsenter")
+            .arg(format!("--net={}", netns.unwrap().netns))
+            .args(["busybox", "nslookup", "nobody", "127.0.0.11"]),
+    );
     let said = format!(
         "{}{}",
         String::from_utf8_lossy(&answer.stdout),
@@ -158,7 +157,7 @@ async fn sigterm_leaves_the_tasks_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_daemon_for_each_directory_and_socket() {
     let mut daemon = Daemon::start("second");
-    let refused = daemon.command().stderr(Stdio::piped()).output().unwrap();
+    let refused = output_of(&mut daemon.command());
     assert!(!refused.status.success());
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(
@@ -171,16 +170,15 @@ async fn one_daemon_for_each_directory_and_socket() {
 
     let other = tempfile::tempdir().unwrap();
     let mut command = daemon.command();
-    let refused = command
+    command
         .arg("--state-dir")
         .arg(other.path().join("state"))
         .arg("--run-dir")
         .arg(other.path().join("run"))
         .arg("--socket")
-        .arg(daemon.socket())
-        .stderr(Stdio::piped())
-        .output();
-    let said = String::from_utf8(refused.unwrap().stderr).unwrap();
+        .arg(daemon.socket());
+    let refused = output_of(&mut command);
+    let said = String::from_utf8(refused.stderr).unwrap();
     assert!(
         said.contains("cannot be used multiple times") || said.contains("served by another"),
         "{said}"

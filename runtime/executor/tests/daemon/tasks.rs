@@ -6,7 +6,9 @@ use std::time::Duration;
 use fairlead_api::v1::{self, TaskState};
 use tonic::Code;
 
-use crate::bed::{Daemon, complete, configure, inspect, output, script, status, wait_for};
+use crate::bed::{
+    Daemon, complete, configure, inspect, output, output_of, script, status, wait_for,
+};
 use crate::traces::nothing_left;
 
 /// A process that is no part of the daemon, ended with the test.
@@ -232,10 +234,13 @@ async fn host_ports_are_reserved_reported_and_given_back() {
             .unwrap(),
     );
     let sockets = || {
-        let output = std::process::Command::new("ip")
-            .args(["netns", "exec", &daemon.name, "ss", "-Htan"])
-            .output()
-            .unwrap();
+        let output = output_of(std::process::Command::new("ip").args([
+            "netns",
+            "exec",
+            &daemon.name,
+            "ss",
+            "-Htan",
+        ]));
         String::from_utf8(output.stdout).unwrap()
     };
     wait_for("the stranger to listen", || sockets().contains(":8081"));

@@ -96,7 +96,11 @@ fn make(
     if let Some(path) = &args.pid_file {
         write_pid(path, created.pid())?;
     }
-    Ok(created.detach()?)
+    let detached = created.detach();
+    if let (Err(_), Some(path)) = (&detached, &args.pid_file) {
+        let _ = std::fs::remove_file(path); // the error that led here is the one to report
+    }
+    Ok(detached?)
 }
 
 /// How many descriptors the program inherits, those of LISTEN_FDS among them
@@ -124,7 +128,12 @@ fn inherited(spec: &mut Spec, preserve: u32) -> Result<u32, OciError> {
     preserve.checked_add(count).ok_or_else(bad)
 }
 
-fn cgroup(context: &Context<'_>, id: &str, spec: &Spec) -> Result<Option<CgroupPath>, OciError> {
+/// Where the configuration puts its cgroup; nowhere without one.
+pub fn cgroup(
+    context: &Context<'_>,
+    id: &str,
+    spec: &Spec,
+) -> Result<Option<CgroupPath>, OciError> {
     let driver = match context.cgroups {
         CgroupManager::Disabled => return Ok(None),
         CgroupManager::Cgroupfs => Driver::Cgroupfs,

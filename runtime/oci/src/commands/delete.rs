@@ -1,22 +1,26 @@
 //! `delete`.
 
 use super::Context;
-use super::create::run_poststop;
+use super::create::{self, run_poststop};
+use super::kill::own_pids;
 use crate::args;
 use crate::error::OciError;
 use crate::store::Entry;
-use container::process;
+use container::{Cgroup, CgroupError, process};
 use oci_spec::runtime::ContainerState;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a killed process may take to end: what it did in the kernel must come to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(context: &Context<'_>, args: &args::Delete) -> Result<ExitCode, OciError> {
-    let entry = match context.store.get(&args.id) {
-        Err(OciError::NotFound(_)) if args.force => return Ok(ExitCode::SUCCESS),
-        result => result?,
+    let entry = match args.force {
+        true => match context.store.get_forced(&args.id) {
+            Err(OciError::NotFound(_)) => return Ok(ExitCode::SUCCESS),
+            result => result?,
+        },
+        false => context.store.get(&args.id)?,
     };
     // One that was created runs nothing of its own yet.
     if entry.status()? == ContainerState::Running && !args.force {
@@ -32,7 +36,7 @@ pub fn run(context: &Context<'_>, args: &args::Delete) -> Result<ExitCode, OciEr
 
 /// Ends what is left of a container, and forgets it.
 pub fn delete(context: &Context<'_>, entry: Entry) -> Result<(), OciError> {
-    destroy(&entry)?;
+    destroy(context, &entry)?;
     // Without a configuration, the creation never came to where hooks run.
     if let Ok(spec) = entry.spec() {
         run_poststop(context, &spec, &entry);
@@ -41,25 +45,83 @@ pub fn delete(context: &Context<'_>, entry: Entry) -> Result<(), OciError> {
 }
 
 /// Kills the container's processes and removes its cgroup.
-pub fn destroy(entry: &Entry) -> Result<(), OciError> {
-    let cgroup = entry.cgroup()?;
-    if let Some(cgroup) = &cgroup {
+pub fn destroy(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
+    let id = &entry.saved.id;
+    let cgroup = cgroup(context, entry)?;
+    let first = entry.process()?;
+    if let Some(cgroup) = &cgroup
+        && holds(cgroup, entry, first.as_ref().map(|(pid, _)| *pid))?
+    {
         // Frozen processes too, which by a signal alone would not end.
         cgroup.kill()?;
     }
-    if let Some((_, pidfd)) = entry.process()? {
+    if let Some((_, pidfd)) = first {
         process::signal(&pidfd, libc::SIGKILL)?;
         if !process::wait_ended(&pidfd, Some(PATIENCE))? {
             return Err(OciError::WrongStatus {
-                id: entry.saved.id.clone(),
+                id: id.clone(),
                 status: "running",
                 wanted: "its first process was killed and does not end; see what it waits for in \
                          /proc/<pid>/stack, and delete it again",
             });
         }
     }
-    match cgroup {
-        Some(cgroup) => Ok(cgroup.delete()?),
-        None => Ok(()),
+    let Some(cgroup) = cgroup else {
+        return Ok(());
+    };
+    let pids = left(&cgroup)?;
+    match &entry.damage {
+        _ if pids.is_empty() => Ok(cgroup.delete()?),
+        Some(reason) => Err(OciError::Unknown {
+            id: id.clone(),
+            reason: reason.clone(),
+            pids,
+        }),
+        None => {
+            context.log.warning(&format!(
+                "container {id}: its cgroup stays, others use it: processes {pids:?}"
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// Its cgroup; of one whose state is damaged, where its configuration puts it.
+fn cgroup(context: &Context<'_>, entry: &Entry) -> Result<Option<Cgroup>, OciError> {
+    let found = match (&entry.damage, entry.spec()) {
+        (None, _) | (Some(_), Err(_)) => entry.cgroup(),
+        (Some(_), Ok(spec)) => {
+            let path = create::cgroup(context, &entry.saved.id, &spec)?;
+            path.map_or(Ok(None), |path| crate::store::open_cgroup(&path))
+        }
+    };
+    match found {
+        Err(OciError::Cgroup(error @ CgroupError::BadPath { .. })) => {
+            context.log.warning(&error.to_string());
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
+/// Whether the processes in the cgroup are the container's: its first one is among them, or was,
+/// and the others need not have ended with it. Else they are somebody else's, who has the cgroup
+/// now, or had it when the creation was refused for that and killed before it could say so.
+fn holds(cgroup: &Cgroup, entry: &Entry, first: Option<i32>) -> Result<bool, OciError> {
+    match first {
+        Some(pid) => Ok(cgroup.procs()?.contains(&pid)),
+        None => Ok(entry.saved.process.is_some() && !own_pids(entry)),
+    }
+}
+
+/// Who is in the cgroup when those who end just now have ended.
+fn left(cgroup: &Cgroup) -> Result<Vec<i32>, OciError> {
+    let deadline = Instant::now() + PATIENCE / 2;
+    loop {
+        let pids = cgroup.procs()?;
+        if pids.is_empty() || Instant::now() >= deadline {
+            return Ok(pids);
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -7,7 +7,7 @@ use crate::error::OciError;
 use crate::numbers;
 use crate::store::{Entry, write_pid};
 use crate::tty;
-use container::{EnterOptions, Target, connect_console, enter, parse_capability};
+use container::{EnterOptions, Target, connect_console, enter, parse_capability, process};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
 use std::process::ExitCode;
 
@@ -22,8 +22,8 @@ pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, Oci
         });
     }
     let spec = entry.spec()?;
-    let process = process(&args, &spec)?;
-    let terminal = process.terminal() == Some(true);
+    let program = program(&args, &spec)?;
+    let terminal = program.terminal() == Some(true);
     let (console, ours) = match &args.console_socket {
         Some(path) => (Some(connect_console(path)?), None),
         None if terminal && args.detach => {
@@ -58,20 +58,28 @@ pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, Oci
     };
     // Others may look at the container while the program runs.
     let _ = entry.unlock();
-    let started = enter(&target, &process, options)?;
+    let started = enter(&target, &program, options)?;
     for warning in &started.warnings {
         context.log.warning(&warning.to_string());
     }
-    if let Some(path) = &args.pid_file {
-        write_pid(path, started.pid)?;
-    }
+    let written = match &args.pid_file {
+        Some(path) => write_pid(path, started.pid),
+        None => Ok(()),
+    };
+    let master = ours.as_ref().map(tty::receive);
+    let master = match written.and_then(|()| master.transpose()) {
+        Ok(master) => master,
+        Err(error) => {
+            // Nobody would know of it.
+            process::signal(&started.pidfd, libc::SIGKILL)?;
+            let _ = process::wait_child(&started.pidfd);
+            return Err(error);
+        }
+    };
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let relay = match &ours {
-        Some(console) => Some(tty::Relay::new(tty::receive(console)?)),
-        None => None,
-    };
+    let relay = master.map(tty::Relay::new);
     let exit = foreground::wait(started.pid, &started.pidfd, relay)?;
     Ok(foreground::exit_code(exit))
 }
@@ -87,11 +95,11 @@ fn cgroup(args: &args::Exec, entry: &Entry) -> Result<Option<container::Cgroup>,
 }
 
 /// The process as the file says it, or the container's own with another command.
-fn process(args: &args::Exec, spec: &Spec) -> Result<Process, OciError> {
+fn program(args: &args::Exec, spec: &Spec) -> Result<Process, OciError> {
     let option = |option: &'static str| move |reason| OciError::Option { option, reason };
     let mut process = match &args.process {
         Some(path) => {
-            let mut process: Process = bundle::parse(path, &bundle::read(path)?)?;
+            let mut process: Process = bundle::parse(path, &bundle::read_any(path)?)?;
             if process.exec_cpu_affinity().is_none() {
                 let own = spec.process().as_ref();
                 process.set_exec_cpu_affinity(own.and_then(|p| p.exec_cpu_affinity().clone()));

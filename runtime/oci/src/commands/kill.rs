@@ -3,7 +3,9 @@
 use super::Context;
 use crate::args;
 use crate::error::OciError;
-use container::process;
+use crate::store::Entry;
+use container::cgroup::FreezerState;
+use container::{Cgroup, process};
 use oci_spec::runtime::LinuxNamespaceType;
 use std::process::ExitCode;
 
@@ -21,7 +23,7 @@ pub fn run(context: &Context<'_>, args: &args::Kill) -> Result<ExitCode, OciErro
         // Also where the first process has ended and others have not.
         if let Some(cgroup) = &cgroup {
             cgroup.signal(signal)?;
-            return Ok(ExitCode::SUCCESS);
+            return thaw_killed(cgroup, signal);
         }
     }
     let (_, pidfd) = entry.running()?;
@@ -30,21 +32,35 @@ pub fn run(context: &Context<'_>, args: &args::Kill) -> Result<ExitCode, OciErro
     }
     // Without a PID namespace of its own, the others do not end with the first.
     if signal == libc::SIGKILL
-        && !own_pids(&entry.spec()?)
+        && !own_pids(&entry)
         && let Some(cgroup) = &cgroup
     {
         cgroup.signal(signal)?;
     }
-    // A frozen process ends only when it is thawed.
+    match &cgroup {
+        Some(cgroup) => thaw_killed(cgroup, signal),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// A frozen process ends only when it is thawed.
+fn thaw_killed(cgroup: &Cgroup, signal: i32) -> Result<ExitCode, OciError> {
+    // One that cannot be frozen, or is gone by now, needs no thaw.
     if signal == libc::SIGKILL
-        && let Some(cgroup) = &cgroup
+        && cgroup
+            .freezer_state()
+            .is_ok_and(|state| state != FreezerState::Thawed)
     {
         cgroup.thaw()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn own_pids(spec: &oci_spec::runtime::Spec) -> bool {
+/// Whether its processes end with the first: it has a PID namespace that was made for it.
+pub fn own_pids(entry: &Entry) -> bool {
+    let Ok(spec) = entry.spec() else {
+        return false;
+    };
     let linux = spec.linux().as_ref();
     let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
     let mut list = namespaces.into_iter().flatten();

@@ -28,17 +28,21 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
         foreground::prepare(!args.no_subreaper)?;
     }
     let (entry, started) = create::create(context, &args.create, &bundle, console)?;
-    let relay = match &ours {
-        Some(console) => Some(tty::Relay::new(tty::receive(console)?)),
-        None => None,
-    };
-    if let Err(error) = start::start(context, &entry) {
-        // The error that led here is the one to report.
-        if let Err(error) = delete::delete(context, entry) {
-            context.log.warning(&error.to_string());
+    let relay = ours.as_ref().map(|console| tty::receive(console));
+    let relay = relay.transpose().and_then(|master| {
+        start::start(context, &entry)?;
+        Ok(master.map(tty::Relay::new))
+    });
+    let relay = match relay {
+        Ok(relay) => relay,
+        Err(error) => {
+            // The error that led here is the one to report.
+            if let Err(error) = delete::delete(context, entry) {
+                context.log.warning(&error.to_string());
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
+    };
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }

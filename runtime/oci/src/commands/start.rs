@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::delete::destroy;
+use super::freeze;
 use crate::error::OciError;
 use crate::store::Entry;
 use container::hooks::{self, Point};
@@ -22,7 +23,13 @@ pub fn start(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
         status,
         wanted: "only one that was created and not yet started can be started",
     };
+    let paused = || OciError::WrongStatus {
+        id: entry.saved.id.clone(),
+        status: "paused",
+        wanted: "resume it first",
+    };
     match entry.status()? {
+        ContainerState::Created if freeze::is_frozen(entry)? => return Err(paused()),
         ContainerState::Created => {}
         ContainerState::Stopped => return Err(wrong("stopped")),
         _ => return Err(wrong("running")),
@@ -35,7 +42,7 @@ pub fn start(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
     let state = identity.state(&spec, ContainerState::Running, Some(pid));
     hooks::run(&spec, Point::Poststart, &state).map_err(|failure| {
         // It must not run without what its hooks were to do (runtime.md, "Lifecycle", 9).
-        if let Err(error) = destroy(entry) {
+        if let Err(error) = destroy(context, entry) {
             context.log.warning(&error.to_string());
         }
         OciError::Hook {

@@ -24,7 +24,7 @@ fn resources(args: &args::Update) -> Result<LinuxResources, OciError> {
             let path = Path::new("stdin");
             bundle::parse(path, &bundle::limited(std::io::stdin(), path)?)?
         }
-        Some(path) => bundle::parse(path, &bundle::read(path)?)?,
+        Some(path) => bundle::parse(path, &bundle::read_any(path)?)?,
         None => LinuxResources::default(),
     };
     if let Some(memory) = memory(args, resources.memory().unwrap_or_default())? {
