@@ -7,7 +7,10 @@
 mod common;
 
 mod bed;
+mod child;
 mod content;
 mod http;
 mod line;
+mod login;
 mod made;
+mod token;
