@@ -9,12 +9,12 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
 };
 
 use crate::{
     Digest, Name, Progress, PullEvent, RegistryError,
-    registry::{Cancel, Repository, Retries},
+    registry::{BlobStream, Cancel, Repository, Retries, Wake},
 };
 
 /// Blobs of one pull that are downloaded side by side, at most; Docker's number.
@@ -94,52 +94,85 @@ impl Download {
     /// Downloads what is missing, over failures that pass.
     fn run(&self, repository: &Repository, cancel: &Cancel, progress: &dyn Progress) {
         let mut retries = Retries::new(cancel);
+        let Some(file) = self.state().file.clone() else {
+            return;
+        };
         let outcome = loop {
             let before = self.state().have;
-            let error = match self.attempt(repository, cancel, progress) {
+            let (error, place) = match self.attempt(&file, repository, cancel, progress) {
                 Ok(()) => break Ok(()),
-                Err(error) => error,
+                Err(failed) => (failed.error, failed.place),
             };
-            if self.state().have > before {
+            let progressed = self.state().have > before;
+            if progressed {
                 retries.progressed();
+            }
+            // What a mirror has can be too short or too long.
+            if let Some(place) = place
+                && !(progressed && error.is_transient())
+                && !cancel.is_cancelled()
+                && repository.leave(place)
+            {
+                tracing::warn!(%error, "a mirror failed, going on with the next place");
+                continue;
             }
             if let Err(error) = retries.pause(error) {
                 break Err(Arc::new(error));
             }
         };
-        if outcome.is_err() {
+        let failed = outcome.is_err();
+        {
+            let mut state = self.state();
+            if state.goes_on(&file) {
+                state.outcome = Some(outcome);
+            }
+            self.changed.notify_all();
+        }
+        if failed {
             // The others are of no use without it; what they have stays.
             cancel.cancel();
         }
-        self.state().outcome = Some(outcome);
-        self.changed.notify_all();
     }
 
     fn attempt(
         &self,
+        file: &Arc<File>,
         repository: &Repository,
         cancel: &Cancel,
         progress: &dyn Progress,
-    ) -> Result<(), RegistryError> {
-        let (file, mut have) = {
-            let state = self.state();
-            (state.file.clone(), state.have)
-        };
-        let file = file.ok_or(RegistryError::Cancelled)?;
+    ) -> Result<(), Failed> {
+        let have = self.state().have;
         if have == self.size {
             return Ok(());
         }
+        cancel.check()?;
         let stream = repository.blob(&self.digest, have, &self.urls)?;
-        let (mut reader, url) = (stream.reader, stream.url);
+        let place = Some(stream.place);
+        self.receive(file, have, stream, cancel, progress)
+            .map_err(|error| Failed { error, place })
+    }
+
+    /// Reads a stream that begins at `have` into the file.
+    fn receive(
+        &self,
+        file: &Arc<File>,
+        mut have: u64,
+        stream: BlobStream,
+        cancel: &Cancel,
+        progress: &dyn Progress,
+    ) -> Result<(), RegistryError> {
+        let BlobStream {
+            mut reader, url, ..
+        } = stream;
         let mut buffer = vec![0; CHUNK];
         loop {
-            cancel.check()?;
             let count = reader
                 .read(&mut buffer)
                 .map_err(|error| RegistryError::Transport {
                     url: url.clone(),
                     reason: error.to_string(),
                 })?;
+            cancel.check()?;
             if count == 0 {
                 break;
             }
@@ -153,7 +186,13 @@ impl Download {
             file.write_all_at(&buffer[..count], have)
                 .map_err(|error| self.failed("writing", &error))?;
             have += count as u64;
-            self.state().have = have;
+            {
+                let mut state = self.state();
+                if !state.goes_on(file) {
+                    return Err(RegistryError::Cancelled);
+                }
+                state.have = have;
+            }
             self.changed.notify_all();
             progress.event(PullEvent::Downloading {
                 blob: self.digest,
@@ -175,6 +214,36 @@ impl Download {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether what is written to `file` still counts. Who waits for a server when it is cancelled may
+    /// find out when the next download has begun.
+    fn goes_on(&self, file: &Arc<File>) -> bool {
+        let same = self.file.as_ref().is_some_and(|own| Arc::ptr_eq(own, file));
+        same && self.outcome.is_none()
+    }
+}
+
+impl Wake for Download {
+    fn cancelled(&self) {
+        let cancelled = || Err(Arc::new(RegistryError::Cancelled));
+        self.state().outcome.get_or_insert_with(cancelled);
+        self.changed.notify_all();
+    }
+}
+
+/// Why an attempt failed.
+struct Failed {
+    error: RegistryError,
+    /// The place that had begun to send.
+    place: Option<usize>,
+}
+
+impl From<RegistryError> for Failed {
+    fn from(error: RegistryError) -> Self {
+        Self { error, place: None }
     }
 }
 
@@ -237,11 +306,10 @@ impl std::fmt::Debug for Downloads {
     }
 }
 
-/// Downloads that are going on. They end when this is dropped.
+/// Downloads that are going on. They end when this is dropped, some of them a little later.
 pub(crate) struct Running {
     blobs: Vec<Arc<Download>>,
     cancel: Cancel,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Downloads {
@@ -262,11 +330,13 @@ impl Downloads {
             }
         }
         let (queue, next) = (Arc::new(blobs.clone()), Arc::new(AtomicUsize::new(0)));
-        let mut running = Running {
+        let running = Running {
             blobs,
             cancel: self.cancel.part(),
-            threads: Vec::new(),
         };
+        for blob in &running.blobs {
+            running.cancel.wakes(blob);
+        }
         for _ in 0..PARALLEL.min(queue.len()) {
             let (queue, next) = (queue.clone(), next.clone());
             let (repository, cancel) = (self.repository.clone(), running.cancel.clone());
@@ -276,14 +346,10 @@ impl Downloads {
                     blob.run(&repository, &cancel, &*progress);
                 }
             };
-            running.threads.push(
-                thread::Builder::new()
-                    .name("download".into())
-                    .spawn(work)
-                    .map_err(|error| {
-                        RegistryError::Config(format!("starting a thread: {error}"))
-                    })?,
-            );
+            thread::Builder::new()
+                .name("download".into())
+                .spawn(work)
+                .map_err(|error| RegistryError::Config(format!("starting a thread: {error}")))?;
         }
         Ok(running)
     }
@@ -315,10 +381,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A thread that waits for a server ends later, and what it gets then counts no more.
         self.cancel.cancel();
-        for thread in self.threads.drain(..) {
-            // It said why when it panicked.
-            let _ = thread.join();
-        }
     }
 }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use ureq::{
-    Agent, Body,
-    http::{Response, StatusCode, header},
+    Agent, Body, ResponseExt,
+    http::{Response, StatusCode, Uri, header, uri::Authority},
 };
 
 use super::{
@@ -131,14 +131,21 @@ impl Place {
             let header = grant.as_ref().map(|grant| grant.header.as_str());
             let answer = match send(&agent, &url, header, request.accept, request.offset) {
                 Ok(answer) => answer,
-                Err(error) if !plain && self.endpoint.may_be_plain && may_be_plain(&error) => {
+                Err(error) if !plain && self.endpoint.may_be_plain && self.may_be_plain(&error) => {
                     plain = true;
-                    agent = http::agent(&self.tls, true)?;
-                    self.state().agent = Some((agent.clone(), true));
+                    agent = http::agent(&self.tls, true, self.endpoint.is_loopback)?;
                     continue;
                 }
                 Err(error) => return Err(http::transport(&url, &error)),
             };
+            if plain {
+                // Not before somebody has answered: it may have been down.
+                self.state().agent = Some((agent.clone(), true));
+            }
+            // Who we are is no business of a host that we were sent to.
+            if answer.get_uri().authority() != authority(&url).as_ref() {
+                return http::checked(&url, answer).map(|answer| (url, answer));
+            }
             if answer.status() != StatusCode::UNAUTHORIZED || challenged {
                 return http::checked(&url, answer).map(|answer| (url, answer));
             }
@@ -153,6 +160,16 @@ impl Place {
             }
             self.state().grant.clone_from(&grant);
         }
+    }
+
+    /// Nobody speaks TLS there. Or nobody listens there, and the port for plain HTTP is another one.
+    fn may_be_plain(&self, error: &ureq::Error) -> bool {
+        let refused = match error {
+            ureq::Error::ConnectionFailed => true,
+            ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        };
+        http::speaks_no_tls(error) || refused && !self.endpoint.host.contains(':')
     }
 
     fn url(&self, request: &Request, plain: bool) -> String {
@@ -174,7 +191,10 @@ impl Place {
             return Ok(known.clone());
         }
         let plain = self.endpoint.base.starts_with("http://");
-        let made = (http::agent(&self.tls, plain)?, plain);
+        let made = (
+            http::agent(&self.tls, plain, self.endpoint.is_loopback)?,
+            plain,
+        );
         state.agent = Some(made.clone());
         Ok(made)
     }
@@ -184,11 +204,8 @@ impl Place {
     }
 }
 
-/// Nobody speaks TLS there; on the machine itself it may also be that nobody listens on that port.
-fn may_be_plain(error: &ureq::Error) -> bool {
-    http::speaks_no_tls(error)
-        || matches!(error, ureq::Error::ConnectionFailed)
-        || matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+fn authority(url: &str) -> Option<Authority> {
+    url.parse::<Uri>().ok()?.into_parts().authority
 }
 
 fn send(
@@ -237,5 +254,6 @@ fn stream(url: String, answer: Response<Body>, offset: u64) -> Result<BlobStream
     Ok(BlobStream {
         reader: Box::new(reader),
         url,
+        place: 0,
     })
 }

@@ -13,4 +13,7 @@ mod http;
 mod line;
 mod login;
 mod made;
+mod mirrors;
+mod tls;
 mod token;
+mod tunnel;
