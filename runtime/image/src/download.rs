@@ -162,7 +162,10 @@ impl Download {
         progress: &dyn Progress,
     ) -> Result<(), RegistryError> {
         let BlobStream {
-            mut reader, url, ..
+            mut reader,
+            mut skip,
+            url,
+            ..
         } = stream;
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -176,16 +179,22 @@ impl Download {
             if count == 0 {
                 break;
             }
-            if have + count as u64 > self.size {
+            let here = skip.min(count as u64) as usize;
+            skip -= here as u64;
+            let piece = &buffer[here..count];
+            if piece.is_empty() {
+                continue;
+            }
+            if have + piece.len() as u64 > self.size {
                 let reason = format!(
                     "the blob is longer than the {} bytes it should have",
                     self.size
                 );
                 return Err(RegistryError::Answer { url, reason });
             }
-            file.write_all_at(&buffer[..count], have)
+            file.write_all_at(piece, have)
                 .map_err(|error| self.failed("writing", &error))?;
-            have += count as u64;
+            have += piece.len() as u64;
             {
                 let mut state = self.state();
                 if !state.goes_on(file) {

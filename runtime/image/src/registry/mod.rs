@@ -55,9 +55,11 @@ pub(crate) struct Document {
     pub(crate) url: String,
 }
 
-/// The rest of a blob, from `offset`.
+/// The rest of a blob.
 pub(crate) struct BlobStream {
     pub(crate) reader: Box<dyn Read + Send>,
+    /// So many bytes come before it, from a server that cannot begin where it was asked to.
+    pub(crate) skip: u64,
     /// Where it comes from.
     pub(crate) url: String,
     /// The position of the place it comes from.

@@ -1,7 +1,7 @@
 //! One place that has a repository: the registry itself, or a mirror.
 
 use std::{
-    io::{self, Read},
+    io::{self, Read as _},
     sync::{Mutex, PoisonError},
 };
 
@@ -109,7 +109,25 @@ impl Place {
 
     /// The rest of a blob.
     pub(super) fn stream(&self, request: &Request) -> Result<BlobStream, RegistryError> {
-        let (url, answer) = self.ask(request)?;
+        let (url, answer) = match self.ask(request) {
+            Err(RegistryError::Status {
+                url, status: 416, ..
+            }) => {
+                let reason = format!("the blob has no more than {} bytes", request.offset);
+                return Err(RegistryError::Answer { url, reason });
+            }
+            outcome => outcome?,
+        };
+        if begin(&answer).is_some_and(|at| at == 0 || at == request.offset) {
+            return stream(url, answer, request.offset);
+        }
+        // One that does not understand it right; without it, all of the blob comes.
+        let whole = Request {
+            path: request.path.clone(),
+            accept: request.accept,
+            offset: 0,
+        };
+        let (url, answer) = self.ask(&whole)?;
         stream(url, answer, request.offset)
     }
 
@@ -228,31 +246,41 @@ fn send(
     request.call()
 }
 
+/// The byte that a body begins with, where that can be told.
+fn begin(answer: &Response<Body>) -> Option<u64> {
+    if answer.status() != StatusCode::PARTIAL_CONTENT {
+        return Some(0);
+    }
+    let range = answer.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
+    range
+        .strip_prefix("bytes ")?
+        .split('-')
+        .next()?
+        .trim()
+        .parse()
+        .ok()
+}
+
 /// The body from `offset` on, whether or not the other side can begin there.
 fn stream(url: String, answer: Response<Body>, offset: u64) -> Result<BlobStream, RegistryError> {
-    let partial = answer.status() == StatusCode::PARTIAL_CONTENT;
-    let begins = answer.headers().get(header::CONTENT_RANGE);
-    let begins = begins.and_then(|v| v.to_str().ok()?.strip_prefix("bytes ")?.split('-').next());
-    if partial && begins.and_then(|text| text.trim().parse().ok()) != Some(offset) {
-        return Err(RegistryError::Answer {
-            url,
-            reason: format!("bytes from {offset} on were asked for, and others came"),
-        });
-    }
-    // The size is checked by whoever reads.
-    let body = answer.into_body().into_with_config().limit(u64::MAX);
-    let mut reader = body.reader();
-    if !partial && offset > 0 {
-        let skipped = io::copy(&mut (&mut reader).take(offset), &mut io::sink());
-        if !skipped.is_ok_and(|count| count == offset) {
-            return Err(RegistryError::Transport {
-                url,
-                reason: "it ended before the place where reading was to go on".into(),
-            });
+    let skip = match begin(&answer) {
+        Some(0) => offset,
+        Some(at) if at == offset => 0,
+        _ => {
+            let reason = format!("bytes from {offset} on were asked for, and others came");
+            return Err(RegistryError::Answer { url, reason });
         }
-    }
+    };
     Ok(BlobStream {
-        reader: Box::new(reader),
+        // The size is checked by whoever reads.
+        reader: Box::new(
+            answer
+                .into_body()
+                .into_with_config()
+                .limit(u64::MAX)
+                .reader(),
+        ),
+        skip,
         url,
         place: 0,
     })
