@@ -216,6 +216,14 @@ impl Download {
         Ok(())
     }
 
+    fn discard(&self) {
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a download that is not needed stays");
+        }
+    }
+
     /// Why it failed, if it did.
     fn failure(&self) -> Option<Arc<RegistryError>> {
         self.state().outcome.clone()?.err()
@@ -322,6 +330,12 @@ pub(crate) struct Running {
 }
 
 impl Downloads {
+    /// Removes the files: all layers are here. Some may be of a pull that was killed before it did
+    /// this.
+    pub(crate) fn discard(&self) {
+        self.blobs.iter().for_each(|blob| blob.discard());
+    }
+
     /// Begins to download the blobs of the layers at `positions`, in this order.
     pub(crate) fn start(&self, positions: &[usize]) -> Result<Running, RegistryError> {
         for (position, blob) in self.blobs.iter().enumerate() {
@@ -376,15 +390,9 @@ impl Running {
         failures.into_iter().next()
     }
 
-    /// Removes the files: they have been read, or are no good.
+    /// Removes the files: they are no good.
     pub(crate) fn discard(&self) {
-        for blob in &self.blobs {
-            if let Err(error) = fs::remove_file(&blob.path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %blob.path.display(), %error, "a download that is not needed stays");
-            }
-        }
+        self.blobs.iter().for_each(|blob| blob.discard());
     }
 }
 

@@ -258,10 +258,7 @@ mod tests {
     #[test]
     fn the_header_of_dockers_api_is_understood() {
         let json = r#"{"username":"me","password":"p?>","serveraddress":"r"}"#;
-        for engine in [
-            base64::engine::general_purpose::STANDARD,
-            base64::engine::general_purpose::URL_SAFE,
-        ] {
+        for engine in [STANDARD, base64::engine::general_purpose::URL_SAFE] {
             let header = engine.encode(json);
             for header in [header.as_str(), header.trim_end_matches('=')] {
                 let found = Credentials::from_registry_auth(header).expect(header);

@@ -136,6 +136,14 @@ fn key_of(path: &Path) -> Result<ureq::tls::PrivateKey<'static>, RegistryError> 
 /// Why there was no answer.
 pub(super) fn transport(url: &str, error: &ureq::Error) -> RegistryError {
     let (url, reason) = (url.to_owned(), error.to_string());
+    if speaks_no_tls(error) {
+        let reason = "it does not speak TLS; plain HTTP is for the machine itself, and for registries \
+                      with `insecure_skip_verify`";
+        return RegistryError::Answer {
+            url,
+            reason: reason.to_owned(),
+        };
+    }
     // Errors of rustls come through the reader's error type, as text.
     match reason.contains("invalid peer certificate") || reason.contains("received fatal alert") {
         true => RegistryError::Trust { url, reason },

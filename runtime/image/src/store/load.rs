@@ -214,6 +214,9 @@ impl Store {
         if !missing.is_empty() {
             self.add_layers(reference, plan, &chain, &missing)?;
         }
+        if let Some(downloads) = &plan.downloads {
+            downloads.discard();
+        }
         let record = ImageRecord {
             id: plan.id,
             layers: chain,
@@ -240,11 +243,7 @@ impl Store {
             .start(missing)
             .map_err(|error| ImageError::pull(&downloads.name, error))?;
         match self.unpack(reference, plan, missing, &scratch) {
-            Ok(fresh) => {
-                self.publish(reference, plan, chain, fresh, &scratch)?;
-                running.discard();
-                Ok(())
-            }
+            Ok(fresh) => self.publish(reference, plan, chain, fresh, &scratch),
             Err(error) => match running.failure() {
                 // Why it could not be read says more than that it could not.
                 Some(failure) => Err(ImageError::pull(&downloads.name, failure)),

@@ -88,6 +88,14 @@ impl Bed {
         Store::open_with(self.path("store"), options).expect("a store")
     }
 
+    /// Removes the store.
+    pub fn forget(&self) {
+        let root = self.path("store");
+        if root.exists() {
+            fs::remove_dir_all(root).expect("removed");
+        }
+    }
+
     /// Nothing is left of a pull that failed, or of one that is complete, but `blobs` downloads that
     /// can go on.
     pub fn is_clean(&self, layers: usize, blobs: usize) {

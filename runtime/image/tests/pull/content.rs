@@ -228,7 +228,7 @@ fn of_an_index_the_image_for_the_machine_is_taken() {
                 image.id
             );
             drop(store);
-            std::fs::remove_dir_all(bed.path("store")).expect("removed");
+            bed.forget();
         }
         let platform = Platform {
             architecture: Arch::Amd64,

@@ -82,7 +82,7 @@ fn a_server_that_cannot_begin_in_the_middle_begins_again() {
         assert_eq!(line.offsets(&made.blob(0))[..2], [0, 900_000]);
         bed.is_clean(1, 0);
         drop(store);
-        std::fs::remove_dir_all(bed.path("store")).expect("removed");
+        bed.forget();
     }
 }
 
@@ -103,7 +103,10 @@ fn a_wrong_blob_is_an_error_and_leaves_nothing() {
             "digest",
         ),
         (|body| [body, vec![0; 10]].concat(), "longer"),
-        (|body| body[..body.len().saturating_sub(1000)].to_vec(), "it ended after"),
+        (
+            |body| body[..body.len().saturating_sub(1000)].to_vec(),
+            "it ended after",
+        ),
     ] {
         {
             let line = Line::to(
@@ -259,7 +262,7 @@ fn a_damaged_beginning_is_replaced() {
         assert_eq!(image.id, made.id());
         bed.is_clean(1, 0);
         drop(store);
-        std::fs::remove_dir_all(bed.path("store")).expect("removed");
+        bed.forget();
     }
     // A complete one is not asked for.
     let store = bed.store();

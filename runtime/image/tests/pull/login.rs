@@ -37,7 +37,7 @@ fn a_password_comes_with_the_task_or_by_configuration() {
     let text = registry.name("app:v1");
     let clean = || {
         bed.is_clean(0, 0);
-        fs::remove_dir_all(bed.path("store")).expect("removed");
+        bed.forget();
     };
 
     // Nobody, and somebody else.
@@ -61,7 +61,7 @@ fn a_password_comes_with_the_task_or_by_configuration() {
         .pull(&name(&text), &with(me()))
         .expect("with the task's");
     drop(store);
-    fs::remove_dir_all(bed.path("store")).expect("removed");
+    bed.forget();
 
     let mut registries = Registries::default();
     let host = HostConfig {
@@ -72,7 +72,7 @@ fn a_password_comes_with_the_task_or_by_configuration() {
     let store = bed.store_with(registries.clone());
     pull(&store, &text).expect("with that of the configuration");
     drop(store);
-    fs::remove_dir_all(bed.path("store")).expect("removed");
+    bed.forget();
     // The task's come first.
     let wrong = Credentials {
         password: "x".into(),
@@ -93,7 +93,7 @@ fn a_password_comes_with_the_task_or_by_configuration() {
     let store = bed.store_with(registries.clone());
     pull(&store, &text).expect("with that of the file");
     drop(store);
-    fs::remove_dir_all(bed.path("store")).expect("removed");
+    bed.forget();
     // Of another registry.
     auth_file(&path, &json!({"auths": {"127.0.0.1:5005": {"auth": auth}}}));
     let store = bed.store_with(registries.clone());
@@ -138,7 +138,7 @@ fn a_credential_helper_is_asked() {
         auth_file(&config, &file);
         let folder = config.parent().expect("a folder").display().to_string();
         let variables = [("PATH", path.as_str()), ("DOCKER_CONFIG", folder.as_str())];
-        let _ = fs::remove_dir_all(bed.path("store"));
+        bed.forget();
         child::pull(&bed, &text, &Registries::default(), &variables).outcome()
     };
     pull(json!({"credHelpers": {REGISTRY: "good"}})).expect("with the helper of the registry");

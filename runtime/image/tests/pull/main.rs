@@ -11,6 +11,7 @@ mod child;
 mod content;
 mod faults;
 mod http;
+mod killed;
 mod line;
 mod login;
 mod made;

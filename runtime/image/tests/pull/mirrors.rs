@@ -26,7 +26,7 @@ fn a_mirror_is_asked_first_and_the_registry_when_it_fails() {
     let text = line.name("team/app:v1");
     let again = || {
         line.forget();
-        let _ = std::fs::remove_dir_all(bed.path("store"));
+        bed.forget();
         bed.store_with(registries())
     };
 
@@ -131,7 +131,7 @@ fn a_damaged_mirror_is_left() {
                 false => judge(seen),
             }
         });
-        let _ = std::fs::remove_dir_all(bed.path("store"));
+        bed.forget();
         let store = bed.store_with(registries());
         let image = pull(&store, &line.name("app:v1")).expect("from the registry");
         assert_eq!(image.id, made.id());
@@ -196,7 +196,7 @@ fn a_mirror_never_sees_the_credentials_of_the_task() {
     };
     registries.configs.insert(MIRROR.into(), host);
     drop(store);
-    std::fs::remove_dir_all(bed.path("store")).expect("removed");
+    bed.forget();
     mirror.forget();
     let store = bed.store_with(registries);
     store
@@ -261,7 +261,7 @@ fn a_redirect_to_another_host_takes_no_credentials_along() {
         let storage = Line::at("10.77.0.1:9000", REGISTRY, move |_| {
             Fault::Answer(401, vec![("www-authenticate", challenge.into())], vec![])
         });
-        drop(store_of_nothing(&bed));
+        bed.forget();
         let store = bed.store();
         let error = failure(store.pull(&name(&text), &with(me())), &text);
         assert!(error.contains("access denied"), "{error}");
@@ -270,9 +270,4 @@ fn a_redirect_to_another_host_takes_no_credentials_along() {
         }
         assert_eq!(tokens.seen().len(), 0);
     }
-}
-
-/// Removes the store.
-fn store_of_nothing(bed: &Bed) {
-    let _ = std::fs::remove_dir_all(bed.path("store"));
 }

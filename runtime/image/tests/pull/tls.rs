@@ -66,7 +66,7 @@ fn attempt(bed: &Bed, text: &str, tls: TlsConfig) -> Result<(), String> {
         Err(error) => Err(failure(Err(error), text)),
     };
     drop(store);
-    std::fs::remove_dir_all(bed.path("store")).expect("removed");
+    bed.forget();
     outcome
 }
 
@@ -138,7 +138,8 @@ fn without_tls_only_on_the_machine_itself_or_when_configured() {
     saying(Form::Oci, "plain").push("10.77.0.1:5000", "app", "v1");
     let text = registry.name("app:v1");
     let line = Line::at("10.77.0.1:5001", &registry.address, |_| Fault::None);
-    attempt(&bed, &text, TlsConfig::default()).expect_err("no TLS there");
+    let error = attempt(&bed, &text, TlsConfig::default()).expect_err("no TLS there");
+    assert!(error.contains("does not speak TLS"), "{error}");
     attempt(&bed, &line.name("app:v1"), TlsConfig::default()).expect_err("no TLS there");
     assert_eq!(line.seen().len(), 0, "nothing was asked in the open");
     let insecure = TlsConfig {
@@ -200,7 +201,7 @@ fn a_proxy_is_used_but_not_on_the_machine_itself() {
         !asked.is_empty() && asked.iter().all(|to| to == "far.test:80"),
         "{asked:?}"
     );
-    std::fs::remove_dir_all(bed.path("store")).expect("removed");
+    bed.forget();
 
     // What is near does not go through it.
     let near = bed.registry();

@@ -287,3 +287,36 @@ fn what_is_told_of_a_pull_is_true() {
         }]
     );
 }
+
+#[test]
+fn a_download_that_nobody_goes_on_with_is_collected_after_a_day() {
+    let bed = Bed::new("abandoned");
+    let _registry = bed.registry();
+    let made = large(1, 300_000);
+    made.push(REGISTRY, "app", "v1");
+    let line = Line::to(REGISTRY, |seen| match seen.is_blob() {
+        true => Fault::Stall(100_000),
+        false => Fault::None,
+    });
+    let store = bed.store();
+    let path = bed.path("store/blobs").join(made.blob(0).hex());
+    let has_come = || std::fs::metadata(&path).is_ok_and(|data| data.len() == 100_000);
+    let age = || sh(&format!("touch -d '-25 hours' '{}'", path.display()));
+    cancelled(&store, &line.name("app:v1"), has_come);
+    store.gc().expect("a collection");
+    bed.is_clean(0, 1);
+    // While somebody works on it, it may be as old as it likes.
+    let options = PullOptions::default();
+    thread::scope(|scope| {
+        let pull = scope.spawn(|| store.pull(&name(&line.name("app:v1")), &options));
+        wait_for(|| line.offsets(&made.blob(0)).len() == 2);
+        age();
+        store.gc().expect("a collection");
+        assert!(path.exists());
+        options.canceller().cancel();
+        pull.join().expect("no panic").expect_err("cancelled");
+    });
+    age();
+    store.gc().expect("a collection");
+    bed.is_clean(0, 0);
+}
