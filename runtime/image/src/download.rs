@@ -9,12 +9,12 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
 };
 
 use crate::{
     Digest, Name, Progress, PullEvent, RegistryError,
-    registry::{Cancel, Repository},
+    registry::{BlobStream, Cancel, Repository, Wake},
 };
 
 /// Blobs of one pull that are downloaded side by side, at most; Docker's number.
@@ -94,66 +94,114 @@ impl Download {
     /// Downloads what is missing, over failures that pass.
     fn run(&self, repository: &Repository, cancel: &Cancel, progress: &dyn Progress) {
         let mut retries = repository.retries(cancel);
+        let Some(file) = self.state().file.clone() else {
+            return;
+        };
         let outcome = loop {
             let before = self.state().have;
-            let error = match self.attempt(repository, cancel, progress) {
+            let (error, place) = match self.attempt(&file, repository, cancel, progress) {
                 Ok(()) => break Ok(()),
-                Err(error) => error,
+                Err(failed) => (failed.error, failed.place),
             };
-            if self.state().have > before {
+            let progressed = self.state().have > before;
+            if progressed {
                 retries.progressed();
+            }
+            // What a mirror has can be too short or too long.
+            if let Some(place) = place
+                && !(progressed && error.is_transient())
+                && !cancel.is_cancelled()
+                && repository.leave(place)
+            {
+                tracing::warn!(%error, "a mirror failed, going on with the next place");
+                continue;
             }
             if let Err(error) = retries.pause(error) {
                 break Err(Arc::new(error));
             }
         };
-        if outcome.is_err() {
+        let failed = outcome.is_err();
+        {
+            let mut state = self.state();
+            if state.goes_on(&file) {
+                state.outcome = Some(outcome);
+            }
+            self.changed.notify_all();
+        }
+        if failed {
             // The others are of no use without it; what they have stays.
             cancel.cancel();
         }
-        self.state().outcome = Some(outcome);
-        self.changed.notify_all();
     }
 
     fn attempt(
         &self,
+        file: &Arc<File>,
         repository: &Repository,
         cancel: &Cancel,
         progress: &dyn Progress,
-    ) -> Result<(), RegistryError> {
-        let (file, mut have) = {
-            let state = self.state();
-            (state.file.clone(), state.have)
-        };
-        let file = file.ok_or(RegistryError::Cancelled)?;
+    ) -> Result<(), Failed> {
+        let have = self.state().have;
         if have == self.size {
             return Ok(());
         }
+        cancel.check()?;
         let stream = repository.blob(&self.digest, have, &self.urls)?;
-        let (mut reader, url) = (stream.reader, stream.url);
+        let place = Some(stream.place);
+        self.receive(file, have, stream, cancel, progress)
+            .map_err(|error| Failed { error, place })
+    }
+
+    /// Reads a stream that begins at `have` into the file.
+    fn receive(
+        &self,
+        file: &Arc<File>,
+        mut have: u64,
+        stream: BlobStream,
+        cancel: &Cancel,
+        progress: &dyn Progress,
+    ) -> Result<(), RegistryError> {
+        let BlobStream {
+            mut reader,
+            mut skip,
+            url,
+            ..
+        } = stream;
         let mut buffer = vec![0; CHUNK];
         loop {
-            cancel.check()?;
             let count = reader
                 .read(&mut buffer)
                 .map_err(|error| RegistryError::Transport {
                     url: url.clone(),
                     reason: error.to_string(),
                 })?;
+            cancel.check()?;
             if count == 0 {
                 break;
             }
-            if have + count as u64 > self.size {
+            let here = skip.min(count as u64) as usize;
+            skip -= here as u64;
+            let piece = &buffer[here..count];
+            if piece.is_empty() {
+                continue;
+            }
+            if have + piece.len() as u64 > self.size {
                 let reason = format!(
                     "the blob is longer than the {} bytes it should have",
                     self.size
                 );
                 return Err(RegistryError::Answer { url, reason });
             }
-            file.write_all_at(&buffer[..count], have)
+            file.write_all_at(piece, have)
                 .map_err(|error| self.failed("writing", &error))?;
-            have += count as u64;
-            self.state().have = have;
+            have += piece.len() as u64;
+            {
+                let mut state = self.state();
+                if !state.goes_on(file) {
+                    return Err(RegistryError::Cancelled);
+                }
+                state.have = have;
+            }
             self.changed.notify_all();
             progress.event(PullEvent::Downloading {
                 blob: self.digest,
@@ -168,6 +216,14 @@ impl Download {
         Ok(())
     }
 
+    fn discard(&self) {
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a download that is not needed stays");
+        }
+    }
+
     /// Why it failed, if it did.
     fn failure(&self) -> Option<Arc<RegistryError>> {
         self.state().outcome.clone()?.err()
@@ -175,6 +231,36 @@ impl Download {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether what is written to `file` still counts. Who waits for a server when it is cancelled may
+    /// find out when the next download has begun.
+    fn goes_on(&self, file: &Arc<File>) -> bool {
+        let same = self.file.as_ref().is_some_and(|own| Arc::ptr_eq(own, file));
+        same && self.outcome.is_none()
+    }
+}
+
+impl Wake for Download {
+    fn cancelled(&self) {
+        let cancelled = || Err(Arc::new(RegistryError::Cancelled));
+        self.state().outcome.get_or_insert_with(cancelled);
+        self.changed.notify_all();
+    }
+}
+
+/// Why an attempt failed.
+struct Failed {
+    error: RegistryError,
+    /// The place that had begun to send.
+    place: Option<usize>,
+}
+
+impl From<RegistryError> for Failed {
+    fn from(error: RegistryError) -> Self {
+        Self { error, place: None }
     }
 }
 
@@ -237,14 +323,19 @@ impl std::fmt::Debug for Downloads {
     }
 }
 
-/// Downloads that are going on. They end when this is dropped.
+/// Downloads that are going on. They end when this is dropped, some of them a little later.
 pub(crate) struct Running {
     blobs: Vec<Arc<Download>>,
     cancel: Cancel,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Downloads {
+    /// Removes the files: all layers are here. Some may be of a pull that was killed before it did
+    /// this.
+    pub(crate) fn discard(&self) {
+        self.blobs.iter().for_each(|blob| blob.discard());
+    }
+
     /// Begins to download the blobs of the layers at `positions`, in this order.
     pub(crate) fn start(&self, positions: &[usize]) -> Result<Running, RegistryError> {
         for (position, blob) in self.blobs.iter().enumerate() {
@@ -262,11 +353,13 @@ impl Downloads {
             }
         }
         let (queue, next) = (Arc::new(blobs.clone()), Arc::new(AtomicUsize::new(0)));
-        let mut running = Running {
+        let running = Running {
             blobs,
             cancel: self.cancel.part(),
-            threads: Vec::new(),
         };
+        for blob in &running.blobs {
+            running.cancel.wakes(blob);
+        }
         for _ in 0..PARALLEL.min(queue.len()) {
             let (queue, next) = (queue.clone(), next.clone());
             let (repository, cancel) = (self.repository.clone(), running.cancel.clone());
@@ -276,14 +369,10 @@ impl Downloads {
                     blob.run(&repository, &cancel, &*progress);
                 }
             };
-            running.threads.push(
-                thread::Builder::new()
-                    .name("download".into())
-                    .spawn(work)
-                    .map_err(|error| {
-                        RegistryError::Config(format!("starting a thread: {error}"))
-                    })?,
-            );
+            thread::Builder::new()
+                .name("download".into())
+                .spawn(work)
+                .map_err(|error| RegistryError::Config(format!("starting a thread: {error}")))?;
         }
         Ok(running)
     }
@@ -301,24 +390,15 @@ impl Running {
         failures.into_iter().next()
     }
 
-    /// Removes the files: they have been read, or are no good.
+    /// Removes the files: they are no good.
     pub(crate) fn discard(&self) {
-        for blob in &self.blobs {
-            if let Err(error) = fs::remove_file(&blob.path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %blob.path.display(), %error, "a download that is not needed stays");
-            }
-        }
+        self.blobs.iter().for_each(|blob| blob.discard());
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A thread that waits for a server ends later, and what it gets then counts no more.
         self.cancel.cancel();
-        for thread in self.threads.drain(..) {
-            // It said why when it panicked.
-            let _ = thread.join();
-        }
     }
 }

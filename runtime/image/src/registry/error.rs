@@ -37,6 +37,14 @@ pub enum RegistryError {
         /// What went wrong.
         reason: String,
     },
+    /// One side does not trust the other's certificate. Trying again does not help.
+    #[error("{url}: {reason}; authorities and certificates are named by the `tls` of its host")]
+    Trust {
+        /// What was asked.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The registry does not let us.
     #[error("{url}: access denied{}: {}", status_text(*.status), if .message.is_empty() { "log in, or check whether the repository exists" } else { .message })]
     Denied {
@@ -103,7 +111,7 @@ fn status_text(status: u16) -> String {
 
 impl RegistryError {
     /// Whether the same request may work a little later.
-    pub(super) fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Transport { .. } => true,
             Self::Status { status, .. } => {

@@ -23,8 +23,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Of an answer that is only read for its message.
 const MAX_MESSAGE: u64 = 16 << 10;
 
-/// Makes what talks to one host.
-pub(super) fn agent(tls: &config::TlsConfig, plain: bool) -> Result<Agent, RegistryError> {
+/// Makes what talks to one host, directly or through the proxy that the environment names.
+pub(super) fn agent(
+    tls: &config::TlsConfig,
+    plain: bool,
+    directly: bool,
+) -> Result<Agent, RegistryError> {
     let mut builder = TlsConfig::builder().disable_verification(tls.insecure_skip_verify);
     if !plain {
         let mut roots = system_roots().to_vec();
@@ -44,7 +48,11 @@ pub(super) fn agent(tls: &config::TlsConfig, plain: bool) -> Result<Agent, Regis
             }
         });
     }
-    Ok(Agent::config_builder()
+    let mut config = Agent::config_builder();
+    if directly {
+        config = config.proxy(None);
+    }
+    Ok(config
         .http_status_as_error(false)
         // Content is often on another host, which must not learn who we are.
         .redirect_auth_headers(RedirectAuthHeaders::SameHost)
@@ -127,9 +135,19 @@ fn key_of(path: &Path) -> Result<ureq::tls::PrivateKey<'static>, RegistryError> 
 
 /// Why there was no answer.
 pub(super) fn transport(url: &str, error: &ureq::Error) -> RegistryError {
-    RegistryError::Transport {
-        url: url.to_owned(),
-        reason: error.to_string(),
+    let (url, reason) = (url.to_owned(), error.to_string());
+    if speaks_no_tls(error) {
+        let reason = "it does not speak TLS; plain HTTP is for the machine itself, and for registries \
+                      with `insecure_skip_verify`";
+        return RegistryError::Answer {
+            url,
+            reason: reason.to_owned(),
+        };
+    }
+    // Errors of rustls come through the reader's error type, as text.
+    match reason.contains("invalid peer certificate") || reason.contains("received fatal alert") {
+        true => RegistryError::Trust { url, reason },
+        false => RegistryError::Transport { url, reason },
     }
 }
 

@@ -10,14 +10,20 @@ mod http;
 mod place;
 mod retry;
 
-use std::io::Read;
+use std::{
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use ureq::http::header;
 
 pub use config::{Credentials, HostConfig, Mirror, Registries, TlsConfig};
 pub use error::RegistryError;
 
-pub(crate) use retry::{Cancel, Retries};
+pub(crate) use retry::{Cancel, Retries, Wake};
 
 use crate::{Digest, Name, PullOptions};
 use place::{Place, Request};
@@ -33,6 +39,8 @@ pub(crate) struct Repository {
     name: Name,
     /// In the order in which they are asked.
     places: Vec<Place>,
+    /// The first one that is still asked for blobs.
+    first: AtomicUsize,
     cancel: Cancel,
     attempts: u32,
 }
@@ -48,11 +56,15 @@ pub(crate) struct Document {
     pub(crate) url: String,
 }
 
-/// The rest of a blob, from `offset`.
+/// The rest of a blob.
 pub(crate) struct BlobStream {
     pub(crate) reader: Box<dyn Read + Send>,
+    /// So many bytes come before it, from a server that cannot begin where it was asked to.
+    pub(crate) skip: u64,
     /// Where it comes from.
     pub(crate) url: String,
+    /// The position of the place it comes from.
+    pub(crate) place: usize,
 }
 
 impl Repository {
@@ -90,25 +102,30 @@ impl Repository {
         Ok(Self {
             name: name.clone(),
             places,
+            first: AtomicUsize::new(0),
             cancel: options.cancel.clone(),
             attempts: options.attempts,
         })
     }
 
     /// A manifest or an index, by tag or digest. By digest, it is verified.
-    pub(crate) fn manifest(&self, reference: &str, limit: u64) -> Result<Document, RegistryError> {
+    pub(crate) fn manifest(
+        self: &Arc<Self>,
+        reference: &str,
+        limit: u64,
+    ) -> Result<Document, RegistryError> {
         let request = Request {
             path: format!("manifests/{reference}"),
             accept: Some(MANIFEST_TYPES),
             offset: 0,
         };
         let expected: Option<Digest> = reference.parse().ok();
-        self.everywhere(|place| place.document(&request, expected, limit))
+        self.everywhere(move |place| place.document(&request, expected, limit))
     }
 
     /// A small blob, verified.
     pub(crate) fn small_blob(
-        &self,
+        self: &Arc<Self>,
         digest: &Digest,
         limit: u64,
     ) -> Result<Document, RegistryError> {
@@ -117,7 +134,8 @@ impl Repository {
             accept: None,
             offset: 0,
         };
-        self.everywhere(|place| place.document(&request, Some(*digest), limit))
+        let digest = *digest;
+        self.everywhere(move |place| place.document(&request, Some(digest), limit))
     }
 
     /// Begins to read a blob at `offset`: one attempt at each place. `urls` are where the blob of a
@@ -133,13 +151,18 @@ impl Repository {
             accept: None,
             offset,
         };
-        let outcome = self.first(|place| place.stream(&request));
+        let first = self.first.load(Ordering::Relaxed);
+        let outcome = self.first(first, |place| place.stream(&request));
+        let outcome = outcome.map(|(place, stream)| BlobStream { place, ..stream });
         match (outcome, self.places.last()) {
             (Err(RegistryError::NotFound { .. }), Some(place)) if !urls.is_empty() => {
                 let mut last = None;
                 for url in urls {
                     match place.foreign(url, offset) {
-                        Ok(stream) => return Ok(stream),
+                        Ok(stream) => {
+                            let place = self.places.len() - 1;
+                            return Ok(BlobStream { place, ..stream });
+                        }
                         Err(error) => last = Some(error),
                     }
                 }
@@ -154,30 +177,49 @@ impl Repository {
         Retries::new(cancel, self.attempts)
     }
 
-    /// What may be tried again is, at all places in turn.
-    fn everywhere<T>(
-        &self,
-        ask: impl Fn(&Place) -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
-        let mut retries = self.retries(&self.cancel);
-        loop {
-            match self.first(&ask) {
-                Err(error) => retries.pause(error)?,
-                answer => return answer,
-            }
+    /// No longer asks the place at this position for blobs. False where there is no other one.
+    pub(crate) fn leave(&self, place: usize) -> bool {
+        let another = place + 1 < self.places.len();
+        if another {
+            self.first.fetch_max(place + 1, Ordering::Relaxed);
         }
+        another
     }
 
-    /// The first good answer. Of failures, that of the registry itself counts.
+    /// No longer asks mirrors for blobs. False where there is none.
+    pub(crate) fn leave_mirrors(&self) -> bool {
+        self.places.len() > 1 && self.leave(self.places.len() - 2)
+    }
+
+    /// What may be tried again is, at all places in turn.
+    fn everywhere<T: Send + 'static>(
+        self: &Arc<Self>,
+        ask: impl Fn(&Place) -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let repository = self.clone();
+        self.cancel.unless_cancelled(move || {
+            let mut retries = repository.retries(&repository.cancel);
+            loop {
+                match repository.first(0, &ask) {
+                    Err(error) => retries.pause(error)?,
+                    Ok((_, answer)) => return Ok(answer),
+                }
+            }
+        })
+    }
+
+    /// The first good answer, from the places at `first` and after it. Of failures, that of the
+    /// registry itself counts.
     fn first<T>(
         &self,
+        first: usize,
         ask: impl Fn(&Place) -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
+    ) -> Result<(usize, T), RegistryError> {
         let mut last = RegistryError::Config(format!("{} has no place to ask", self.name));
-        for place in &self.places {
+        for (at, place) in self.places.iter().enumerate().skip(first) {
             self.cancel.check()?;
             match ask(place) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((at, answer)),
                 Err(error) => {
                     if place.is_mirror() {
                         tracing::warn!(%error, "a mirror failed, going on with the next place");

@@ -1,13 +1,13 @@
 //! One place that has a repository: the registry itself, or a mirror.
 
 use std::{
-    io::{self, Read},
+    io::{self, Read as _},
     sync::{Mutex, PoisonError},
 };
 
 use ureq::{
-    Agent, Body,
-    http::{Response, StatusCode, header},
+    Agent, Body, ResponseExt,
+    http::{Response, StatusCode, Uri, header, uri::Authority},
 };
 
 use super::{
@@ -109,7 +109,25 @@ impl Place {
 
     /// The rest of a blob.
     pub(super) fn stream(&self, request: &Request) -> Result<BlobStream, RegistryError> {
-        let (url, answer) = self.ask(request)?;
+        let (url, answer) = match self.ask(request) {
+            Err(RegistryError::Status {
+                url, status: 416, ..
+            }) => {
+                let reason = format!("the blob has no more than {} bytes", request.offset);
+                return Err(RegistryError::Answer { url, reason });
+            }
+            outcome => outcome?,
+        };
+        if begin(&answer).is_some_and(|at| at == 0 || at == request.offset) {
+            return stream(url, answer, request.offset);
+        }
+        // One that does not understand it right; without it, all of the blob comes.
+        let whole = Request {
+            path: request.path.clone(),
+            accept: request.accept,
+            offset: 0,
+        };
+        let (url, answer) = self.ask(&whole)?;
         stream(url, answer, request.offset)
     }
 
@@ -131,14 +149,21 @@ impl Place {
             let header = grant.as_ref().map(|grant| grant.header.as_str());
             let answer = match send(&agent, &url, header, request.accept, request.offset) {
                 Ok(answer) => answer,
-                Err(error) if !plain && self.endpoint.may_be_plain && may_be_plain(&error) => {
+                Err(error) if !plain && self.endpoint.may_be_plain && self.may_be_plain(&error) => {
                     plain = true;
-                    agent = http::agent(&self.tls, true)?;
-                    self.state().agent = Some((agent.clone(), true));
+                    agent = http::agent(&self.tls, true, self.endpoint.is_loopback)?;
                     continue;
                 }
                 Err(error) => return Err(http::transport(&url, &error)),
             };
+            if plain {
+                // Not before somebody has answered: it may have been down.
+                self.state().agent = Some((agent.clone(), true));
+            }
+            // Who we are is no business of a host that we were sent to.
+            if answer.get_uri().authority() != authority(&url).as_ref() {
+                return http::checked(&url, answer).map(|answer| (url, answer));
+            }
             if answer.status() != StatusCode::UNAUTHORIZED || challenged {
                 return http::checked(&url, answer).map(|answer| (url, answer));
             }
@@ -153,6 +178,16 @@ impl Place {
             }
             self.state().grant.clone_from(&grant);
         }
+    }
+
+    /// Nobody speaks TLS there. Or nobody listens there, and the port for plain HTTP is another one.
+    fn may_be_plain(&self, error: &ureq::Error) -> bool {
+        let refused = match error {
+            ureq::Error::ConnectionFailed => true,
+            ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            _ => false,
+        };
+        http::speaks_no_tls(error) || refused && !self.endpoint.host.contains(':')
     }
 
     fn url(&self, request: &Request, plain: bool) -> String {
@@ -174,7 +209,10 @@ impl Place {
             return Ok(known.clone());
         }
         let plain = self.endpoint.base.starts_with("http://");
-        let made = (http::agent(&self.tls, plain)?, plain);
+        let made = (
+            http::agent(&self.tls, plain, self.endpoint.is_loopback)?,
+            plain,
+        );
         state.agent = Some(made.clone());
         Ok(made)
     }
@@ -184,11 +222,8 @@ impl Place {
     }
 }
 
-/// Nobody speaks TLS there; on the machine itself it may also be that nobody listens on that port.
-fn may_be_plain(error: &ureq::Error) -> bool {
-    http::speaks_no_tls(error)
-        || matches!(error, ureq::Error::ConnectionFailed)
-        || matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+fn authority(url: &str) -> Option<Authority> {
+    url.parse::<Uri>().ok()?.into_parts().authority
 }
 
 fn send(
@@ -211,31 +246,42 @@ fn send(
     request.call()
 }
 
+/// The byte that a body begins with, where that can be told.
+fn begin(answer: &Response<Body>) -> Option<u64> {
+    if answer.status() != StatusCode::PARTIAL_CONTENT {
+        return Some(0);
+    }
+    let range = answer.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
+    range
+        .strip_prefix("bytes ")?
+        .split('-')
+        .next()?
+        .trim()
+        .parse()
+        .ok()
+}
+
 /// The body from `offset` on, whether or not the other side can begin there.
 fn stream(url: String, answer: Response<Body>, offset: u64) -> Result<BlobStream, RegistryError> {
-    let partial = answer.status() == StatusCode::PARTIAL_CONTENT;
-    let begins = answer.headers().get(header::CONTENT_RANGE);
-    let begins = begins.and_then(|v| v.to_str().ok()?.strip_prefix("bytes ")?.split('-').next());
-    if partial && begins.and_then(|text| text.trim().parse().ok()) != Some(offset) {
-        return Err(RegistryError::Answer {
-            url,
-            reason: format!("bytes from {offset} on were asked for, and others came"),
-        });
-    }
-    // The size is checked by whoever reads.
-    let body = answer.into_body().into_with_config().limit(u64::MAX);
-    let mut reader = body.reader();
-    if !partial && offset > 0 {
-        let skipped = io::copy(&mut (&mut reader).take(offset), &mut io::sink());
-        if !skipped.is_ok_and(|count| count == offset) {
-            return Err(RegistryError::Transport {
-                url,
-                reason: "it ended before the place where reading was to go on".into(),
-            });
+    let skip = match begin(&answer) {
+        Some(0) => offset,
+        Some(at) if at == offset => 0,
+        _ => {
+            let reason = format!("bytes from {offset} on were asked for, and others came");
+            return Err(RegistryError::Answer { url, reason });
         }
-    }
+    };
     Ok(BlobStream {
-        reader: Box::new(reader),
+        // The size is checked by whoever reads.
+        reader: Box::new(
+            answer
+                .into_body()
+                .into_with_config()
+                .limit(u64::MAX)
+                .reader(),
+        ),
+        skip,
         url,
+        place: 0,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    thread,
     time::Duration,
 };
 
@@ -23,11 +24,43 @@ struct Shared {
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     cancelled: bool,
     /// What ends with this.
     parts: Vec<Weak<Shared>>,
+    waiting: Vec<Weak<dyn Wake>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.cancelled.fmt(f)
+    }
+}
+
+/// Somebody who waits for something that may not come, and need not after a cancellation.
+pub(crate) trait Wake: Send + Sync {
+    fn cancelled(&self);
+}
+
+/// What a thread brings, unless nobody wants it any more.
+struct Slot<T> {
+    value: Mutex<Option<Result<T, RegistryError>>>,
+    filled: Condvar,
+}
+
+impl<T> Slot<T> {
+    fn fill(&self, value: Result<T, RegistryError>) {
+        let mut slot = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert(value);
+        self.filled.notify_all();
+    }
+}
+
+impl<T: Send> Wake for Slot<T> {
+    fn cancelled(&self) {
+        self.fill(Err(RegistryError::Cancelled));
+    }
 }
 
 impl Cancel {
@@ -42,15 +75,60 @@ impl Cancel {
     }
 
     pub(crate) fn cancel(&self) {
-        let parts = {
+        let (parts, waiting) = {
             let mut state = self.0.state();
             state.cancelled = true;
-            std::mem::take(&mut state.parts)
+            let state = &mut *state;
+            (
+                std::mem::take(&mut state.parts),
+                std::mem::take(&mut state.waiting),
+            )
         };
         self.0.changed.notify_all();
+        for waiting in waiting.iter().filter_map(Weak::upgrade) {
+            waiting.cancelled();
+        }
         for part in parts.iter().filter_map(Weak::upgrade) {
             Self(part).cancel();
         }
+    }
+
+    /// Wakes `who` when it is cancelled, or now if it is.
+    pub(crate) fn wakes<W: Wake + 'static>(&self, who: &Arc<W>) {
+        let mut state = self.0.state();
+        if state.cancelled {
+            drop(state);
+            return who.cancelled();
+        }
+        state.waiting.retain(|waiting| waiting.strong_count() > 0);
+        let who: Weak<W> = Arc::downgrade(who);
+        state.waiting.push(who);
+    }
+
+    /// Does something that can take long, such as waiting for a server, in a thread of its own, and
+    /// returns at once when it is cancelled. The thread then ends as soon as it can.
+    pub(crate) fn unless_cancelled<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
+    ) -> Result<T, RegistryError> {
+        let slot = Arc::new(Slot {
+            value: Mutex::new(None),
+            filled: Condvar::new(),
+        });
+        self.wakes(&slot);
+        let filled = slot.clone();
+        thread::Builder::new()
+            .name("registry".into())
+            .spawn(move || filled.fill(work()))
+            .map_err(|error| RegistryError::Config(format!("starting a thread: {error}")))?;
+        let value = slot.value.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = slot.filled.wait_while(value, |value| value.is_none());
+        let mut value = value.unwrap_or_else(PoisonError::into_inner);
+        value.take().unwrap_or(Err(RegistryError::Cancelled))
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.0.state().cancelled
     }
 
     /// # Errors
@@ -119,8 +197,6 @@ impl Retries {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
 
     fn failure(status: u16) -> RegistryError {
@@ -155,6 +231,25 @@ mod tests {
         assert!(one.check().is_err() && other.check().is_ok() && whole.check().is_ok());
         whole.cancel();
         assert!(other.check().is_err() && whole.part().check().is_err());
+    }
+
+    #[test]
+    fn nobody_waits_for_what_takes_too_long() {
+        let cancel = Cancel::default();
+        assert_eq!(cancel.unless_cancelled(|| Ok(3)).expect("a value"), 3);
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let waiter = cancel.clone();
+        let waiter = thread::spawn(move || {
+            waiter.unless_cancelled(move || {
+                let _ = held.recv();
+                Ok(())
+            })
+        });
+        cancel.cancel();
+        let outcome = waiter.join().expect("no panic");
+        assert!(matches!(outcome, Err(RegistryError::Cancelled)));
+        assert!(cancel.unless_cancelled(|| Ok(())).is_err());
+        drop(hold);
     }
 
     #[test]

@@ -251,6 +251,8 @@ pub(super) fn choose_platform<'a>(
 ) -> Result<&'a Descriptor, ArchiveError> {
     let best = manifests
         .iter()
+        // Of equals, the first.
+        .rev()
         .filter_map(|descriptor| {
             let rank = platform.rank(descriptor.platform().as_ref()?)?;
             Some((rank, *descriptor))

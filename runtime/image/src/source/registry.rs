@@ -35,7 +35,7 @@ struct Kind {
 
 /// Finds the manifest for `platform`.
 pub(crate) fn find(
-    repository: &Repository,
+    repository: &Arc<Repository>,
     name: &Name,
     platform: &Platform,
     limits: &Limits,
@@ -104,7 +104,7 @@ impl Found {
     /// Gets the configuration, and plans the layers. `place` says where a blob's file is.
     pub(crate) fn plan(
         self,
-        repository: &Repository,
+        repository: &Arc<Repository>,
         name: &Name,
         limits: &Limits,
         place: impl Fn(&Digest) -> std::path::PathBuf,

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use nix::{
@@ -15,7 +16,7 @@ use nix::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{StoreError, unpack::tree};
+use crate::{Digest, StoreError, unpack::tree};
 
 /// What the file `layout` holds.
 const LAYOUT: &str = "fairlead-images 1";
@@ -196,6 +197,25 @@ impl Disk {
             .map(Scratch::remove)
             .transpose()
             .map(drop)
+    }
+
+    /// Removes downloads that nobody works on and that were not written to for `age`.
+    pub(super) fn drop_downloads(
+        &self,
+        age: Duration,
+        is_claimed: impl Fn(&Digest) -> bool,
+    ) -> Result<(), StoreError> {
+        for name in names(&self.blobs())? {
+            let path = self.blobs().join(&name);
+            let is_old = fs::metadata(&path)
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|time| time.elapsed().is_ok_and(|passed| passed > age));
+            let digest = format!("sha256:{name}").parse();
+            if is_old && !digest.is_ok_and(|digest| is_claimed(&digest)) {
+                self.remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a file durably. Absent is fine.

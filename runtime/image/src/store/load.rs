@@ -20,7 +20,8 @@ use super::{
     records::{ArchiveRecord, ImageRecord, LayerRecord, Stamp, State},
 };
 use crate::{
-    ArchiveError, Digest, Image, ImageError, LayerError, Name, Reference, StoreError,
+    ArchiveError, Digest, Image, ImageError, LayerError, Name, Reference, RegistryError,
+    StoreError,
     limits::Budget,
     source::{self, Archive, Layout, Plan, PlannedLayer},
     unpack::{self, Unpacked},
@@ -196,7 +197,14 @@ impl Store {
             .layers
             .iter()
             .filter_map(|layer| Some(layer.expected.blob?.0));
-        let _ours = self.claims.take(chain.iter().copied().chain(blobs));
+        let keys = chain.iter().copied().chain(blobs);
+        let _ours = match &plan.downloads {
+            None => self.claims.take(keys),
+            Some(downloads) => self
+                .claims
+                .take_unless_cancelled(keys, &downloads.cancel)
+                .ok_or_else(|| ImageError::pull(&downloads.name, RegistryError::Cancelled))?,
+        };
         let missing: Vec<usize> = {
             let state = self.state();
             (0..chain.len())
@@ -205,6 +213,9 @@ impl Store {
         };
         if !missing.is_empty() {
             self.add_layers(reference, plan, &chain, &missing)?;
+        }
+        if let Some(downloads) = &plan.downloads {
+            downloads.discard();
         }
         let record = ImageRecord {
             id: plan.id,
@@ -232,11 +243,7 @@ impl Store {
             .start(missing)
             .map_err(|error| ImageError::pull(&downloads.name, error))?;
         match self.unpack(reference, plan, missing, &scratch) {
-            Ok(fresh) => {
-                self.publish(reference, plan, chain, fresh, &scratch)?;
-                running.discard();
-                Ok(())
-            }
+            Ok(fresh) => self.publish(reference, plan, chain, fresh, &scratch),
             Err(error) => match running.failure() {
                 // Why it could not be read says more than that it could not.
                 Some(failure) => Err(ImageError::pull(&downloads.name, failure)),

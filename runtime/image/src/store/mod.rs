@@ -12,6 +12,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
@@ -82,6 +83,9 @@ pub struct Store {
     /// What is being loaded or pulled: fresh layers belong to no image for a moment.
     claims: Claims,
 }
+
+/// A download that nobody has gone on with for so long is not expected to be.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// What [`Store::gc`] removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -167,7 +171,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes the layers that neither an image nor a snapshot uses.
+    /// Removes the layers that neither an image nor a snapshot uses, and what has come of downloads
+    /// that nobody went on with for a day.
     ///
     /// # Errors
     /// [`StoreError::Io`]; what was not removed is removed by the next call, or the next open.
@@ -191,6 +196,8 @@ impl Store {
             .filter(|l| !used.contains(&l.chain_id) && !self.claims.holds(&l.chain_id))
             .cloned()
             .collect();
+        self.disk
+            .drop_downloads(ABANDONED, |digest| self.claims.holds(digest))?;
         let mut collected = Collected::default();
         for layer in unused {
             self.disk

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Store, load::claim_of};
 use crate::{
-    Digest, Image, ImageError, Name, PullEvent, PullOptions, Reference,
+    Digest, Image, ImageError, Name, PullEvent, PullOptions, Reference, RegistryError,
     download::Downloads,
     registry::Repository,
     source::registry::{self as source, Found},
@@ -23,7 +23,11 @@ impl Store {
     /// store then; what was downloaded is kept, and the next pull goes on there.
     pub fn pull(&self, name: &Name, options: &PullOptions) -> Result<Image, ImageError> {
         let reference = Reference::Named(name.clone());
-        let _alone = self.claims.take([claim_of(&reference)]);
+        let cancelled = || ImageError::pull(name, RegistryError::Cancelled);
+        let _alone = self
+            .claims
+            .take_unless_cancelled([claim_of(&reference)], &options.cancel)
+            .ok_or_else(cancelled)?;
         if name.digest().is_some()
             && let Ok(image) = self.named(name)
         {
@@ -46,15 +50,17 @@ impl Store {
         let (mut plan, blobs) = found.plan(&repository, name, limits, place)?;
         plan.downloads = Some(Downloads {
             name: name.clone(),
-            repository,
+            repository: repository.clone(),
             blobs,
             cancel: options.cancel.clone(),
             progress: options.progress.clone(),
         });
         match self.install(&reference, &plan) {
-            // What an earlier download left can be damaged, by a loss of power for example. It is
-            // gone now.
-            Err(ImageError::Layer { .. }) if resumed => self.install(&reference, &plan),
+            // What an earlier download left can be damaged, by a loss of power for example, and so
+            // can a mirror's copy. What was downloaded is gone now.
+            Err(ImageError::Layer { .. }) if repository.leave_mirrors() || resumed => {
+                self.install(&reference, &plan)
+            }
             outcome => outcome,
         }
     }
