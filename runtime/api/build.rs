@@ -1,7 +1,7 @@
 //! Compiles the contract with a pure Rust compiler, so that building needs no `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["executor", "network", "task"]
+    let files = ["executor", "image", "network", "task"]
         .map(|name| format!("proto/fairlead/executor/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;

@@ -6,8 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::format::quantity::parse_duration;
 
+mod image;
 mod ipvs;
 
+pub use image::{ImageCommand, PullArgs};
 pub use ipvs::{IpvsColumns, IpvsCommand, IpvsLsArgs, IpvsPlace, IpvsRestoreArgs, IpvsService};
 
 /// The command line of a Fairlead node.
@@ -60,6 +62,9 @@ pub enum Command {
     /// Endpoints: one task on one network
     #[command(subcommand)]
     Endpoint(EndpointCommand),
+    /// Images
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// The kernel's IPVS in this network namespace or another; needs root, and no daemon
     #[command(subcommand)]
     Ipvs(IpvsCommand),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fairlead_api::MAX_MESSAGE_BYTES;
 use fairlead_api::v1;
 use fairlead_api::v1::executor_client::ExecutorClient;
+use fairlead_api::v1::images_client::ImagesClient;
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -28,6 +29,8 @@ pub struct Daemon {
     pub socket: PathBuf,
     /// What calls it.
     pub client: ExecutorClient<Channel>,
+    /// What calls it for images.
+    pub images: ImagesClient<Channel>,
 }
 
 /// The socket from the environment, else the usual one.
@@ -64,12 +67,16 @@ impl Daemon {
             .connect()
             .await
             .map_err(|error| unreachable(&error))?;
+        let images = ImagesClient::new(channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let client = ExecutorClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self {
             socket: socket.to_owned(),
             client,
+            images,
         })
     }
 

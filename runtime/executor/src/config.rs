@@ -40,6 +40,13 @@ pub struct Options {
     /// Where the servers for names outside the cluster are read from.
     #[arg(long, env = "FAIRLEAD_RESOLV_CONF", default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
+    /// Mirrors, credentials and TLS of registries, as k3s reads them; default:
+    /// /etc/fairlead/registries.yaml, if it is there.
+    #[arg(long, env = "FAIRLEAD_REGISTRIES", value_name = "FILE")]
+    pub registries: Option<PathBuf>,
+    /// Do not ask a registry whether a tag means another image by now than the one that is here.
+    #[arg(long, env = "FAIRLEAD_PREFER_LOCAL_IMAGES")]
+    pub prefer_local_images: bool,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,executor=debug.
     #[arg(long, env = "FAIRLEAD_LOG", default_value = "info")]
     pub log: String,

@@ -29,6 +29,9 @@ pub enum DaemonError {
     /// Its content.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// What the operator says of registries.
+    #[error("cannot read what is said of registries: {0}")]
+    Registries(String),
     /// The image store.
     #[error("cannot open the image store: {0}")]
     Images(#[from] image::ImageError),
@@ -69,7 +72,12 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
 
     let (store, content) = Store::open(&options.state_dir.join("executor.redb"))?;
-    let images = image::Store::open(options.state_dir.join("images"))?;
+    let images = image::Options {
+        registries: task::registries(options.registries.as_ref())
+            .map_err(DaemonError::Registries)?,
+        ..image::Options::default()
+    };
+    let images = image::Store::open_with(options.state_dir.join("images"), images)?;
     let engine = match &content.config {
         Some(config) => assign::engine(config, options.engine),
         None => options.engine.map(Into::into),

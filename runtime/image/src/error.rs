@@ -1,10 +1,10 @@
 //! The errors of a [`Store`](crate::Store).
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use nix::errno::Errno;
 
-use crate::{ArchiveError, Digest, LayerError, ReferenceError};
+use crate::{ArchiveError, Digest, LayerError, ReferenceError, RegistryError};
 
 /// What a store operation can end in.
 #[derive(Debug, thiserror::Error)]
@@ -15,13 +15,21 @@ pub enum ImageError {
     Reference(#[from] ReferenceError),
     /// The store holds no such image.
     #[error(
-        "image `{0}` is not in the store: load it first, for example by a task with the image \
-         docker-archive:/path/to/saved.tar"
+        "image `{0}` is not in the store: pull or load it first (`fairlead image pull`, `fairlead \
+         image load`)"
     )]
     NotFound(String),
     /// An archive is not usable.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// A registry does not give it to us.
+    #[error("pulling {name}: {source}")]
+    Pull {
+        /// The image.
+        name: String,
+        /// Why.
+        source: Arc<RegistryError>,
+    },
     /// A layer was refused.
     #[error("layer {number} ({diff_id}) of {archive}: {source}")]
     Layer {
@@ -48,6 +56,16 @@ pub enum ImageError {
     /// The image was removed after it had been resolved.
     #[error("image {0} is no longer in the store: resolve its reference again")]
     Gone(Digest),
+    /// Something needs the image, and it was not to be removed by force.
+    #[error("image `{image}` is in use by the {what} {}", users.join(", "))]
+    InUse {
+        /// What was to be removed.
+        image: String,
+        /// `tasks` or `names`.
+        what: &'static str,
+        /// Which.
+        users: Vec<String>,
+    },
     /// A snapshot key that is no file name we would use.
     #[error(
         "snapshot key `{0}`: 1 to 128 letters, digits, `_`, `.` and `-`, starting with a letter \
@@ -74,6 +92,15 @@ pub enum ImageError {
         /// What this machine is.
         wanted: String,
     },
+}
+
+impl ImageError {
+    pub(crate) fn pull(name: &crate::Name, source: impl Into<Arc<RegistryError>>) -> Self {
+        Self::Pull {
+            name: name.to_string(),
+            source: source.into(),
+        }
+    }
 }
 
 /// Failures of the store's own directory.

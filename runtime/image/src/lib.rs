@@ -24,12 +24,15 @@
 //! `CAP_MKNOD` in the initial user namespace.
 
 mod digest;
+mod download;
 mod error;
 mod image;
 mod limits;
 mod name;
 mod platform;
+mod pull;
 mod reference;
+mod registry;
 mod source;
 mod store;
 mod tarball;
@@ -41,8 +44,10 @@ pub use image::{Image, RootFs};
 pub use limits::Limits;
 pub use name::{Name, NameError};
 pub use platform::Platform;
+pub use pull::{Progress, PullCanceller, PullEvent, PullOptions};
 pub use reference::{Reference, ReferenceError};
+pub use registry::{Credentials, HostConfig, Mirror, Registries, RegistryError, TlsConfig};
 pub use source::ArchiveError;
-pub use store::{Collected, Options, OverlayMount, Snapshot, Store};
+pub use store::{Collected, Options, OverlayMount, Removed, Snapshot, Store, Stored, Usage};
 pub use tarball::TarError;
 pub use unpack::LayerError;

@@ -26,15 +26,32 @@ impl Platform {
     }
 
     /// How well an image for `other` suits: `None` is not at all, larger is better.
-    pub(crate) fn rank(&self, other: &oci_spec::image::Platform) -> Option<u8> {
+    pub(crate) fn rank(&self, other: &oci_spec::image::Platform) -> Option<u32> {
         if other.os() != &self.os || other.architecture() != &self.architecture {
             return None;
         }
-        Some(match (&self.variant, other.variant()) {
-            (wanted, variant) if wanted == variant => 2,
-            (_, None) => 1,
-            _ => 0,
-        })
+        let level = |variant: &Option<String>| self.level(variant.as_deref());
+        match (level(&self.variant), level(other.variant())) {
+            // A machine runs what was made for its forerunners, and not what needs more.
+            (Some(own), Some(needed)) => (needed <= own).then_some(needed + 1),
+            _ if &self.variant == other.variant() => Some(2),
+            _ => other.variant().is_none().then_some(1),
+        }
+    }
+
+    /// Variants of these architectures have an order. Without one, the usual is meant (containerd's
+    /// `platforms`, `normalizeArch`).
+    fn level(&self, variant: Option<&str>) -> Option<u32> {
+        let usual = match self.architecture {
+            Arch::Amd64 => 1,
+            Arch::ARM => 7,
+            Arch::ARM64 => 8,
+            _ => return None,
+        };
+        match variant {
+            None | Some("") => Some(usual),
+            Some(text) => text.strip_prefix('v').unwrap_or(text).parse().ok(),
+        }
     }
 }
 
@@ -45,5 +62,38 @@ impl fmt::Display for Platform {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_gets_the_best_that_it_can_run() {
+        let rank = |architecture: Arch, own: Option<&str>, image: Option<&str>| {
+            let machine = Platform {
+                architecture: architecture.clone(),
+                variant: own.map(str::to_owned),
+                ..Platform::host()
+            };
+            let mut other = oci_spec::image::Platform::default();
+            other.set_os(machine.os.clone());
+            other.set_architecture(architecture);
+            other.set_variant(image.map(str::to_owned));
+            machine.rank(&other)
+        };
+        let arm = |own, image| rank(Arch::ARM, own, image);
+        assert!(arm(Some("v7"), Some("v6")) < arm(Some("v7"), Some("v7")));
+        assert_eq!(arm(Some("v7"), None), arm(Some("v7"), Some("v7")));
+        assert_eq!(arm(None, Some("v8")), None);
+        assert_eq!(arm(Some("v6"), Some("v7")), None);
+        assert_eq!(rank(Arch::Amd64, None, Some("v3")), None);
+        assert!(rank(Arch::Amd64, None, Some("v1")).is_some());
+        assert!(rank(Arch::ARM64, None, Some("v8")).is_some());
+        // Others have names without an order.
+        let other = |own, image| rank(Arch::PowerPC64le, own, image);
+        assert!(other(Some("x"), None) < other(Some("x"), Some("x")));
+        assert_eq!(other(Some("x"), Some("y")), None);
     }
 }

@@ -5,6 +5,7 @@
 mod firewall;
 mod heal;
 mod host_ports;
+mod images;
 mod ipvs;
 mod mesh;
 mod names;

@@ -4,6 +4,7 @@ mod apply;
 mod changes;
 mod describe;
 mod events;
+mod image;
 mod inspect;
 mod ipvs;
 mod list;
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Service(ObjectCommand::Inspect { name }) => {
             inspect::service(&mut daemon, &name, json).await
         }
+        Command::Image(command) => image::run(&daemon, command, json).await,
         Command::Node(NodeCommand::Describe) => describe::run(&mut daemon, json).await,
         Command::Node(NodeCommand::Ls(args)) => {
             list::list(&mut daemon, Kind::Node, args.no_trunc, json).await

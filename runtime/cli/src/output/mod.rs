@@ -1,8 +1,10 @@
 //! What is printed, for people and for programs.
 
 pub mod detail;
+pub mod image;
 pub mod ipvs;
 pub mod object;
+pub mod pull;
 pub mod table;
 pub mod time;
 

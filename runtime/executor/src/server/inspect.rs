@@ -133,7 +133,7 @@ fn task(node: &Node, view: &View, id: &str) -> Option<v1::TaskView> {
         })
         .flatten();
     Some(v1::TaskView {
-        task: Some(local.def.proto.clone()),
+        task: Some(without_secrets(local.def.proto.clone())),
         status: Some(local.status()),
         netns: netns.unwrap_or_default(),
         gateway_addresses: local.record.gateway.clone(),
@@ -213,6 +213,18 @@ fn errors(facts: &Facts, object: &netdp::Object) -> Vec<String> {
         .filter(|failure| failure.object == *object)
         .map(|failure| failure.error.to_string())
         .collect()
+}
+
+/// What only the daemon needs to know.
+fn without_secrets(mut task: v1::Task) -> v1::Task {
+    let options = task
+        .container
+        .as_mut()
+        .and_then(|c| c.pull_options.as_mut());
+    if let Some(options) = options {
+        options.registry_auth.clear();
+    }
+    task
 }
 
 #[cfg(test)]

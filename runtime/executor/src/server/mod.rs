@@ -1,6 +1,7 @@
 //! The socket: gRPC over a Unix socket, for root and the members of one group.
 
 mod describe;
+mod images;
 mod inspect;
 mod logfile;
 mod logs;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use fairlead_api::MAX_MESSAGE_BYTES;
 use fairlead_api::v1::executor_server::{Executor, ExecutorServer};
+use fairlead_api::v1::images_server::ImagesServer;
 use fairlead_api::v1::{
     AssignRequest, AssignResponse, ConfigureRequest, ConfigureResponse, DescribeRequest,
     DescribeResponse, Event, InspectRequest, InspectResponse, LogEntry, LogsRequest, TaskStatus,
@@ -45,12 +47,17 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let machine = describe::Machine::detect();
-    let service = ExecutorServer::new(Service { node, machine })
+    let check = peer::Check::new(group);
+    let images = images::Service {
+        node: Arc::clone(&node),
+    };
+    let executor = ExecutorServer::new(Service { node, machine })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let service = InterceptedService::new(service, peer::Check::new(group));
+    let images = ImagesServer::new(images).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let serving = tonic::transport::Server::builder()
-        .add_service(service)
+        .add_service(InterceptedService::new(executor, check.clone()))
+        .add_service(InterceptedService::new(images, check))
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::select! {
         result = serving => result,

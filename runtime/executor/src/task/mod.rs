@@ -4,6 +4,7 @@
 mod bundle;
 mod cleanup;
 mod files;
+mod image;
 mod prepare;
 mod process;
 mod recover;
@@ -24,6 +25,7 @@ use crate::record::{Local, now};
 use crate::store::StoreError;
 
 pub use files::ResolvConf;
+pub use image::{credentials, registries};
 pub use recover::recover;
 pub use state::{Step, Want, after_error, next};
 

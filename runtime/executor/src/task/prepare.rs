@@ -24,7 +24,9 @@ use crate::validate::parse_size;
 impl Follower {
     pub(super) async fn prepare(&mut self, local: &Local) -> Result<(), StepError> {
         self.reserve(local).await?;
-        let image = self.snapshot().await?;
+        let Some(image) = self.root_file_system(local).await? else {
+            return Ok(());
+        };
         let Some(local) = self.node.local(&self.id) else {
             return Ok(());
         };
@@ -122,32 +124,6 @@ impl Follower {
             ));
         }
         Ok(ports)
-    }
-
-    async fn snapshot(&self) -> Result<(image::Image, Rootfs), StepError> {
-        let images = Arc::clone(&self.node.images);
-        let Some(local) = self.node.local(&self.id) else {
-            return Err(StepError::fatal("the task is gone"));
-        };
-        let id = self.id.clone();
-        blocking(move || {
-            let name = &local.def.container().image;
-            let reference = name
-                .parse()
-                .map_err(|e: image::ReferenceError| StepError::of(&e))?;
-            let image = images.resolve(&reference).map_err(|e| StepError::of(&e))?;
-            let overlay = images
-                .snapshot(&image, &id)
-                .map_err(|e| StepError::of(&e))?
-                .overlay_options();
-            let rootfs = Rootfs::Overlay {
-                lower: overlay.lower,
-                upper: overlay.upper,
-                work: overlay.work,
-            };
-            Ok((image, rootfs))
-        })
-        .await
     }
 
     async fn write_bundle(

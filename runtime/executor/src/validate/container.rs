@@ -17,6 +17,15 @@ pub fn check_container(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) ->
     } else if let Err(error) = c.image.parse::<image::Reference>() {
         v.add(at.field("image"), error.to_string());
     }
+    let auth = c
+        .pull_options
+        .as_ref()
+        .map(|options| &options.registry_auth);
+    if let Some(auth) = auth.filter(|auth| !auth.is_empty())
+        && let Err(reason) = image::Credentials::from_registry_auth(auth)
+    {
+        v.add(at.field("pull_options").field("registry_auth"), reason);
+    }
     for (name, list) in [("command", &c.command), ("args", &c.args)] {
         for (i, text) in list.iter().enumerate() {
             no_nul(v, at.field(name).index(i), text);
@@ -112,7 +121,6 @@ pub fn check_container(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) ->
 }
 
 fn refuse_unsupported(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) {
-    v.unsupported(at.field("pull_options"), c.pull_options.is_some());
     v.unsupported(at.field("secrets"), !c.secrets.is_empty());
     v.unsupported(at.field("configs"), !c.configs.is_empty());
     v.unsupported(at.field("tty"), c.tty);

@@ -5,6 +5,7 @@ mod archive;
 mod docker;
 mod error;
 mod oci;
+pub(crate) mod registry;
 
 use std::{
     fs::File,
@@ -22,7 +23,12 @@ pub(crate) use archive::Archive;
 pub(crate) use docker::plan as plan_docker;
 pub(crate) use oci::{Layout, plan as plan_oci};
 
-use crate::{Digest, Limits, Name, tarball::Stream, unpack::Expected};
+use crate::{
+    Digest, Limits, Name, PullEvent,
+    download::{Download, Downloads, Follow},
+    tarball::Stream,
+    unpack::Expected,
+};
 
 /// An image before its layers are read. Configuration and manifest are verified, layers not yet.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) names: Vec<Name>,
     /// Bottom first.
     pub(crate) layers: Vec<PlannedLayer>,
+    /// Brings the layers' blobs, where they are not here yet.
+    pub(crate) downloads: Option<Downloads>,
 }
 
 /// Digest and, where the source knows it, size (bytes) of a blob as stored.
@@ -50,6 +58,13 @@ pub(crate) struct PlannedLayer {
 }
 
 impl Plan {
+    /// To who follows a pull.
+    pub(crate) fn tell_unpacked(&self, layer: &PlannedLayer) {
+        if let (Some(downloads), Some((blob, _))) = (&self.downloads, layer.expected.blob) {
+            downloads.progress.event(PullEvent::Unpacked { blob });
+        }
+    }
+
     /// Checks a configuration and puts a plan together. `blobs` are the layers, bottom first.
     pub(crate) fn new(
         source: &Path,
@@ -103,6 +118,7 @@ impl Plan {
             manifests,
             names,
             layers,
+            downloads: None,
         })
     }
 }
@@ -118,6 +134,8 @@ pub(crate) enum Blob {
     },
     /// A whole file.
     File(PathBuf),
+    /// What a registry sends.
+    Download(Arc<Download>),
 }
 
 impl Blob {
@@ -129,6 +147,7 @@ impl Blob {
                 length,
             } => Box::new(Section::new(file.clone(), *offset, *length)),
             Self::File(path) => Box::new(open_regular(path)?),
+            Self::Download(download) => Box::new(Follow::new(download.clone())),
         })
     }
 

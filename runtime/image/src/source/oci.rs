@@ -9,7 +9,7 @@ use super::{Archive, ArchiveError, Blob, Plan};
 use crate::{Digest, Limits, Name, Platform};
 
 /// How deep indexes may be nested. Two is usual: the layout's own, and one per platform.
-const MAX_DEPTH: usize = 4;
+pub(super) const MAX_DEPTH: usize = 4;
 /// image-spec `annotations.md`; the value is a tag, or with some tools a whole name.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Written by containerd and by Docker beside it: the whole name.
@@ -244,13 +244,15 @@ fn choose_name<'a>(
 }
 
 /// The manifest for this machine. One without a platform is taken only if it is alone.
-fn choose_platform<'a>(
+pub(super) fn choose_platform<'a>(
     path: &Path,
     manifests: &[&'a Descriptor],
     platform: &Platform,
 ) -> Result<&'a Descriptor, ArchiveError> {
     let best = manifests
         .iter()
+        // Of equals, the first.
+        .rev()
         .filter_map(|descriptor| {
             let rank = platform.rank(descriptor.platform().as_ref()?)?;
             Some((rank, *descriptor))

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use nix::{
@@ -15,7 +16,7 @@ use nix::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{StoreError, unpack::tree};
+use crate::{Digest, StoreError, unpack::tree};
 
 /// What the file `layout` holds.
 const LAYOUT: &str = "fairlead-images 1";
@@ -53,7 +54,15 @@ impl Disk {
             _lock: lock,
             next: AtomicU64::new(0),
         };
-        for name in ["l", "layers", "images", "snapshots", "tmp", "empty"] {
+        for name in [
+            "l",
+            "layers",
+            "images",
+            "snapshots",
+            "blobs",
+            "tmp",
+            "empty",
+        ] {
             create_dir(&disk.root.join(name))?;
         }
         // It gives its mode to the root directory of a container.
@@ -105,6 +114,11 @@ impl Disk {
 
     pub(super) fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
+    }
+
+    /// Downloads that are not complete: `blobs/<hex digits of the digest>`.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
     }
 
     pub(super) fn names(&self) -> PathBuf {
@@ -183,6 +197,25 @@ impl Disk {
             .map(Scratch::remove)
             .transpose()
             .map(drop)
+    }
+
+    /// Removes downloads that nobody works on and that were not written to for `age`.
+    pub(super) fn drop_downloads(
+        &self,
+        age: Duration,
+        is_claimed: impl Fn(&Digest) -> bool,
+    ) -> Result<(), StoreError> {
+        for name in names(&self.blobs())? {
+            let path = self.blobs().join(&name);
+            let is_old = fs::metadata(&path)
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|time| time.elapsed().is_ok_and(|passed| passed > age));
+            let digest = format!("sha256:{name}").parse();
+            if is_old && !digest.is_ok_and(|digest| is_claimed(&digest)) {
+                self.remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a file durably. Absent is fine.

@@ -20,7 +20,8 @@ use super::{
     records::{ArchiveRecord, ImageRecord, LayerRecord, Stamp, State},
 };
 use crate::{
-    ArchiveError, Digest, Image, ImageError, LayerError, Name, Reference, StoreError,
+    ArchiveError, Digest, Image, ImageError, LayerError, Name, Reference, RegistryError,
+    StoreError,
     limits::Budget,
     source::{self, Archive, Layout, Plan, PlannedLayer},
     unpack::{self, Unpacked},
@@ -51,7 +52,6 @@ impl Store {
         };
         if is_directory {
             // Its index is small; there is nothing to gain from remembering it.
-            let _alone = lock(&self.layers_change);
             let plan = self.plan_layout(reference, path)?;
             return self.install(reference, &plan);
         }
@@ -66,7 +66,7 @@ impl Store {
             return Ok(image);
         }
         // Many tasks with one new image start at once: the first loads, the others find it.
-        let _alone = lock(&self.layers_change);
+        let _alone = self.claims.take([claim_of(reference)]);
         if let Some(image) = self.recall(reference, &stamp)? {
             return Ok(image);
         }
@@ -171,8 +171,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a planned image part of the store. The caller holds `layers_change`.
-    fn install(&self, reference: &Reference, plan: &Plan) -> Result<Image, ImageError> {
+    /// Makes a planned image part of the store.
+    pub(super) fn install(&self, reference: &Reference, plan: &Plan) -> Result<Image, ImageError> {
         let wanted = &self.options.platform;
         if *plan.config.os() != wanted.os && *plan.config.os() != Os::Other(String::new()) {
             return Err(ImageError::Platform {
@@ -191,6 +191,20 @@ impl Store {
         for layer in &plan.layers {
             chain.push(Digest::chain(chain.last(), &layer.expected.diff_id));
         }
+        // Until its record is there, nobody else may load these layers, or collect them. The blobs
+        // too: a download has one file.
+        let blobs = plan
+            .layers
+            .iter()
+            .filter_map(|layer| Some(layer.expected.blob?.0));
+        let keys = chain.iter().copied().chain(blobs);
+        let _ours = match &plan.downloads {
+            None => self.claims.take(keys),
+            Some(downloads) => self
+                .claims
+                .take_unless_cancelled(keys, &downloads.cancel)
+                .ok_or_else(|| ImageError::pull(&downloads.name, RegistryError::Cancelled))?,
+        };
         let missing: Vec<usize> = {
             let state = self.state();
             (0..chain.len())
@@ -198,19 +212,57 @@ impl Store {
                 .collect()
         };
         if !missing.is_empty() {
-            let scratch = self.disk.scratch()?;
-            let fresh = self.unpack(reference, plan, &missing, &scratch)?;
-            self.publish(reference, plan, &chain, fresh, &scratch)?;
+            self.add_layers(reference, plan, &chain, &missing)?;
         }
-
-        let mut state = self.state();
-        let mut record = ImageRecord {
+        if let Some(downloads) = &plan.downloads {
+            downloads.discard();
+        }
+        let record = ImageRecord {
             id: plan.id,
             layers: chain,
             manifests: plan.manifests.clone(),
             config: plan.raw_config.clone(),
         };
-        let known = state.images.get(&plan.id);
+        self.keep(&mut self.state(), record, &plan.names)
+    }
+
+    /// Brings the layers at the positions `missing` into the store, all or none.
+    fn add_layers(
+        &self,
+        reference: &Reference,
+        plan: &Plan,
+        chain: &[Digest],
+        missing: &[usize],
+    ) -> Result<(), ImageError> {
+        let scratch = self.disk.scratch()?;
+        let Some(downloads) = &plan.downloads else {
+            let fresh = self.unpack(reference, plan, missing, &scratch)?;
+            return self.publish(reference, plan, chain, fresh, &scratch);
+        };
+        let running = downloads
+            .start(missing)
+            .map_err(|error| ImageError::pull(&downloads.name, error))?;
+        match self.unpack(reference, plan, missing, &scratch) {
+            Ok(fresh) => self.publish(reference, plan, chain, fresh, &scratch),
+            Err(error) => match running.failure() {
+                // Why it could not be read says more than that it could not.
+                Some(failure) => Err(ImageError::pull(&downloads.name, failure)),
+                None => {
+                    running.discard();
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Makes an image's record visible, and gives it names.
+    pub(super) fn keep(
+        &self,
+        state: &mut State,
+        mut record: ImageRecord,
+        names: &[Name],
+    ) -> Result<Image, ImageError> {
+        let known = state.images.get(&record.id);
         // One configuration can be reached through manifests that differ in compression.
         for manifest in known.into_iter().flat_map(|known| &known.manifests) {
             if !record.manifests.contains(manifest) {
@@ -219,11 +271,12 @@ impl Store {
         }
         record.manifests.sort();
         if known != Some(&record) {
-            self.disk.write_json(&self.image_path(&plan.id), &record)?;
-            state.images.insert(plan.id, record.clone());
+            self.disk
+                .write_json(&self.image_path(&record.id), &record)?;
+            state.images.insert(record.id, record.clone());
         }
-        self.give_names(&mut state, &plan.id, &plan.names)?;
-        image(&state, &record)
+        self.give_names(state, &record.id, names)?;
+        image(state, &record)
     }
 
     /// Unpacks layers side by side; they do not depend on each other.
@@ -246,11 +299,14 @@ impl Store {
                 let path = scratch.path().join(position.to_string());
                 let layer = &plan.layers[position];
                 match unpack_one(layer, &path, &budget) {
-                    Ok(unpacked) => lock(&done).push(Fresh {
-                        position,
-                        path,
-                        unpacked,
-                    }),
+                    Ok(unpacked) => {
+                        plan.tell_unpacked(layer);
+                        lock(&done).push(Fresh {
+                            position,
+                            path,
+                            unpacked,
+                        });
+                    }
                     Err(source) => {
                         let error = layer_error(reference, plan, position, source);
                         lock(&failed).get_or_insert(error);
@@ -341,6 +397,11 @@ impl Store {
             number += 1;
         }
     }
+}
+
+/// By what nobody else loads the same reference meanwhile.
+pub(super) fn claim_of(reference: &Reference) -> Digest {
+    Digest::of(format!("reference {reference}"))
 }
 
 fn unpack_one(

@@ -1,7 +1,10 @@
 //! The store on disk.
 
+mod claims;
 mod disk;
 mod load;
+mod manage;
+mod pull;
 mod records;
 mod snapshot;
 
@@ -9,13 +12,18 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
 
+pub use manage::{Removed, Stored, Usage};
 pub use snapshot::{OverlayMount, Snapshot};
 
-use crate::{Digest, Image, ImageError, Limits, Name, Platform, Reference, RootFs, StoreError};
+use crate::{
+    Digest, Image, ImageError, Limits, Name, Platform, Reference, Registries, RootFs, StoreError,
+};
+use claims::Claims;
 use disk::Disk;
 use records::{ImageRecord, State};
 
@@ -26,6 +34,8 @@ pub struct Options {
     pub limits: Limits,
     /// The machine that images must suit.
     pub platform: Platform,
+    /// Where registries are.
+    pub registries: Registries,
 }
 
 impl Default for Options {
@@ -33,6 +43,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             platform: Platform::host(),
+            registries: Registries::default(),
         }
     }
 }
@@ -50,6 +61,7 @@ impl Default for Options {
 /// | `images/<id>.json` | an image: its configuration byte for byte, the chain ids of its layers |
 /// | `names.json` | names, and the image that each means |
 /// | `archives.json` | archive files that were read: their stat data, the image, its names |
+/// | `blobs/<digest>` | what has come of a blob that is being pulled; the next pull goes on there |
 /// | `snapshots/<key>/` | `snapshot.json`, `upper/`, `work/` |
 /// | `empty/` | the lower directory of an image without layers |
 /// | `tmp/` | work in progress; emptied when the store is opened |
@@ -68,9 +80,12 @@ pub struct Store {
     disk: Disk,
     options: Options,
     state: Mutex<State>,
-    /// Held while layers are added or collected: fresh layers belong to no image for a moment.
-    layers_change: Mutex<()>,
+    /// What is being loaded or pulled: fresh layers belong to no image for a moment.
+    claims: Claims,
 }
+
+/// A download that nobody has gone on with for so long is not expected to be.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// What [`Store::gc`] removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,7 +117,7 @@ impl Store {
             disk,
             options,
             state: Mutex::new(state),
-            layers_change: Mutex::new(()),
+            claims: Claims::default(),
         })
     }
 
@@ -152,22 +167,16 @@ impl Store {
         if !state.images.contains_key(id) {
             return Ok(false);
         }
-        state.names.retain(|_, named| named != id);
-        self.disk.write_json(&self.disk.names(), &state.names)?;
-        state.archives.retain(|_, archive| archive.image != *id);
-        self.disk
-            .write_json(&self.disk.archives(), &state.archives)?;
-        self.disk.remove_file(&self.image_path(id))?;
-        state.images.remove(id);
+        self.forget(&mut state, id)?;
         Ok(true)
     }
 
-    /// Removes the layers that neither an image nor a snapshot uses.
+    /// Removes the layers that neither an image nor a snapshot uses, and what has come of downloads
+    /// that nobody went on with for a day.
     ///
     /// # Errors
     /// [`StoreError::Io`]; what was not removed is removed by the next call, or the next open.
     pub fn gc(&self) -> Result<Collected, ImageError> {
-        let _alone = lock(&self.layers_change);
         let mut state = self.state();
         let used: BTreeSet<Digest> = state
             .images
@@ -184,9 +193,11 @@ impl Store {
         let unused: Vec<_> = state
             .layers
             .values()
-            .filter(|l| !used.contains(&l.chain_id))
+            .filter(|l| !used.contains(&l.chain_id) && !self.claims.holds(&l.chain_id))
             .cloned()
             .collect();
+        self.disk
+            .drop_downloads(ABANDONED, |digest| self.claims.holds(digest))?;
         let mut collected = Collected::default();
         for layer in unused {
             self.disk
@@ -217,16 +228,9 @@ impl Store {
         self.disk.layer_dirs().join(directory)
     }
 
-    /// A digest decides alone, as it does for Docker; the name before it is for people.
     fn named(&self, name: &Name) -> Result<Image, ImageError> {
         let state = self.state();
-        let found = match name.digest() {
-            Some(digest) => state
-                .images
-                .get(digest)
-                .or_else(|| state.images.values().find(|i| i.manifests.contains(digest))),
-            None => state.names.get(name).and_then(|id| state.images.get(id)),
-        };
+        let found = record_of(&state, name);
         match found {
             Some(record) => image(&state, record),
             None => Err(ImageError::NotFound(name.to_string())),
@@ -287,6 +291,18 @@ fn image(state: &State, record: &ImageRecord) -> Result<Image, ImageError> {
         config,
         rootfs: RootFs::Layers(record.layers.clone()),
     })
+}
+
+/// The record that a name means. A digest decides alone, as it does for Docker; the name before it is
+/// for people.
+fn record_of<'a>(state: &'a State, name: &Name) -> Option<&'a ImageRecord> {
+    match name.digest() {
+        Some(digest) => state
+            .images
+            .get(digest)
+            .or_else(|| state.images.values().find(|i| i.manifests.contains(digest))),
+        None => state.images.get(state.names.get(name)?),
+    }
 }
 
 fn sorted(mut list: Vec<String>) -> Vec<String> {

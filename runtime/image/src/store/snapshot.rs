@@ -120,7 +120,26 @@ impl Store {
             .into());
         }
         state.snapshots.insert(key.to_owned(), snapshot.clone());
+        if matches!(image.rootfs, RootFs::Layers(_)) {
+            self.note_use(&image.id);
+        }
         Ok(snapshot)
+    }
+
+    /// The snapshot called `key`, and its image if that is still here.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when the image's configuration cannot be read.
+    pub fn snapshot_of(&self, key: &str) -> Result<Option<(Snapshot, Option<Image>)>, ImageError> {
+        let state = self.state();
+        let Some(snapshot) = state.snapshots.get(key) else {
+            return Ok(None);
+        };
+        let record = state.images.get(&snapshot.image);
+        let image = record
+            .map(|record| super::image(&state, record))
+            .transpose()?;
+        Ok(Some((snapshot.clone(), image)))
     }
 
     /// All snapshots, by key.

@@ -69,23 +69,23 @@ pub(crate) fn unpack(
     let size = expected.blob.as_ref().and_then(|(_, size)| *size);
     let blob = blob.take(size.map_or(u64::MAX, |size| size.saturating_add(1)));
     let mut blob = HashingReader::new(blob);
-
-    let content = Metered {
-        inner: decompress(BufReader::new(&mut blob))?,
-        budget,
-    };
-    let mut tar = TarReader::new(HashingReader::new(content));
-    let mut writer = Writer::new(root, budget)?;
-    while let Some(entry) = tar.next_entry()? {
-        budget.take_entry()?;
-        writer.apply(&entry, &mut tar)?;
+    let outcome = unpack_stream(&mut blob, root, budget);
+    if let Err(error @ (LayerError::Limit { .. } | LayerError::Kernel { .. })) = outcome {
+        return Err(error);
     }
-    let Written {
-        implied,
-        opaque_root,
-    } = writer.finish()?;
-    let (diff_id, bytes) = tar.into_inner().finish().map_err(of_read)?;
-    let (blob_digest, blob_bytes) = blob.finish().map_err(LayerError::Read)?;
+    let found = blob.finish();
+    if let (Err(_), Some((wanted, _)), Ok((digest, _))) = (&outcome, &expected.blob, &found)
+        && digest != wanted
+    {
+        // A damaged blob: that says more than what is odd about its first odd byte.
+        return Err(LayerError::Digest {
+            what: "digest of the blob",
+            expected: *wanted,
+            actual: *digest,
+        });
+    }
+    let (written, diff_id, bytes) = outcome?;
+    let (blob_digest, blob_bytes) = found.map_err(LayerError::Read)?;
 
     if let Some(expected) = size.filter(|size| *size != blob_bytes) {
         return Err(LayerError::Size {
@@ -113,10 +113,31 @@ pub(crate) fn unpack(
         diff_id,
     )?;
     Ok(Unpacked {
-        implied,
-        opaque_root,
+        implied: written.implied,
+        opaque_root: written.opaque_root,
         bytes,
     })
+}
+
+/// What was written, and digest and size of the decompressed stream.
+fn unpack_stream(
+    blob: impl Read + Send,
+    root: &Path,
+    budget: &Budget<'_>,
+) -> Result<(Written, Digest, u64), LayerError> {
+    let content = Metered {
+        inner: decompress(BufReader::new(blob))?,
+        budget,
+    };
+    let mut tar = TarReader::new(HashingReader::new(content));
+    let mut writer = Writer::new(root, budget)?;
+    while let Some(entry) = tar.next_entry()? {
+        budget.take_entry()?;
+        writer.apply(&entry, &mut tar)?;
+    }
+    let written = writer.finish()?;
+    let (diff_id, bytes) = tar.into_inner().finish().map_err(of_read)?;
+    Ok((written, diff_id, bytes))
 }
 
 /// A limit that was hit while reading came through [`io::Error`]; this gets it back.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, missing_docs)]
 
+pub mod tree;
+
 use std::{
     fs,
     io::{Read, Write},

@@ -36,7 +36,7 @@ fn tasks() {
         open_stdin = true => "open_stdin", "not supported yet";
         init = Some(true) => "init", "not supported yet";
         healthcheck = Some(v1::HealthConfig::default()) => "healthcheck", "not supported yet";
-        pull_options = Some(v1::PullOptions::default()) => "pull_options", "not supported yet";
+        pull_options = Some(v1::PullOptions { registry_auth: "%".into() }) => "pull_options.registry_auth", "not base64";
         secrets = vec![v1::SecretReference::default()] => "secrets", "not supported yet";
         configs = vec![v1::ConfigReference::default()] => "configs", "not supported yet";
         capability_add = vec!["FLY".into()] => "capability_add[0]", "no capability";

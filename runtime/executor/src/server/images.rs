@@ -1,0 +1,240 @@
+//! The images of the node.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use fairlead_api::v1::images_server::Images;
+use fairlead_api::v1::{self, pull_image_response::Event};
+use image::{ImageError, PullEvent, PullOptions, Reference, RegistryError, Stored};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::Streaming;
+use crate::events::chain;
+use crate::node::Node;
+use crate::task::credentials;
+
+/// Messages that wait for a slow reader. What does not fit of a download's progress is left out.
+const QUEUE: usize = 256;
+
+pub(super) struct Service {
+    pub(super) node: Arc<Node>,
+}
+
+#[tonic::async_trait]
+impl Images for Service {
+    type PullImageStream = Streaming<v1::PullImageResponse>;
+
+    async fn pull_image(
+        &self,
+        request: Request<v1::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        let request = request.into_inner();
+        let name = match request.name.parse() {
+            Ok(Reference::Named(name)) => name,
+            Ok(_) => {
+                return Err(invalid(
+                    "name",
+                    "only a name has a registry; load the others",
+                ));
+            }
+            Err(error) => return Err(invalid("name", &error.to_string())),
+        };
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let progress = sender.clone();
+        let mut options = PullOptions::default();
+        options.credentials =
+            credentials(&request.registry_auth).map_err(Status::invalid_argument)?;
+        options.progress = Arc::new(move |event| tell(&progress, event));
+        let (gone, canceller) = (sender.clone(), options.canceller());
+        tokio::spawn(async move {
+            gone.closed().await;
+            canceller.cancel();
+        });
+        let images = Arc::clone(&self.node.images);
+        tokio::task::spawn_blocking(move || {
+            let pulled = images.pull(&name, &options);
+            let pulled = pulled.and_then(|image| images.find(&image.id.to_string()));
+            let last = match pulled {
+                Ok(stored) => Ok(response(Event::Image(message(stored)))),
+                Err(error) => Err(status(&error)),
+            };
+            // Whoever asked may have gone.
+            let _ = sender.blocking_send(last);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn load_image(
+        &self,
+        request: Request<v1::LoadImageRequest>,
+    ) -> Result<Response<v1::LoadImageResponse>, Status> {
+        let text = request.into_inner().reference;
+        let reference: Reference = text
+            .parse()
+            .map_err(|error: image::ReferenceError| invalid("reference", &error.to_string()))?;
+        if matches!(
+            reference,
+            Reference::Named(_) | Reference::Id(_) | Reference::Directory { .. }
+        ) {
+            let reason = "docker-archive:/PATH, oci-archive:/PATH or oci:/DIR is loaded";
+            return Err(invalid("reference", reason));
+        }
+        let image = self
+            .work(move |images| {
+                let image = images.resolve(&reference)?;
+                images.find(&image.id.to_string())
+            })
+            .await?;
+        let image = Some(message(image));
+        Ok(Response::new(v1::LoadImageResponse { image }))
+    }
+
+    async fn list_images(
+        &self,
+        _: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        let stored = self.work(|images| images.stored()).await?;
+        let images = stored.into_iter().map(message).collect();
+        Ok(Response::new(v1::ListImagesResponse { images }))
+    }
+
+    async fn inspect_image(
+        &self,
+        request: Request<v1::InspectImageRequest>,
+    ) -> Result<Response<v1::InspectImageResponse>, Status> {
+        let name = request.into_inner().name;
+        let stored = self.work(move |images| images.find(&name)).await?;
+        let config = stored.raw_config.clone();
+        let image = Some(message(stored));
+        Ok(Response::new(v1::InspectImageResponse { image, config }))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<v1::RemoveImageRequest>,
+    ) -> Result<Response<v1::RemoveImageResponse>, Status> {
+        let request = request.into_inner();
+        let removed = self
+            .work(move |images| images.remove(&request.name, request.force))
+            .await?;
+        Ok(Response::new(v1::RemoveImageResponse {
+            untagged: removed.untagged.iter().map(ToString::to_string).collect(),
+            removed: removed.image.map(|id| id.to_string()).unwrap_or_default(),
+            bytes: removed.collected.bytes,
+        }))
+    }
+
+    async fn prune_images(
+        &self,
+        request: Request<v1::PruneImagesRequest>,
+    ) -> Result<Response<v1::PruneImagesResponse>, Status> {
+        let request = request.into_inner();
+        let unused_for = Duration::from_nanos(request.unused_for);
+        let (removed, collected) = self
+            .work(move |images| images.prune(request.all, unused_for))
+            .await?;
+        Ok(Response::new(v1::PruneImagesResponse {
+            removed: removed.iter().map(ToString::to_string).collect(),
+            layers: collected.layers as u64,
+            bytes: collected.bytes,
+        }))
+    }
+
+    async fn image_usage(
+        &self,
+        _: Request<v1::ImageUsageRequest>,
+    ) -> Result<Response<v1::ImageUsageResponse>, Status> {
+        let usage = self.work(|images| images.usage()).await?;
+        Ok(Response::new(v1::ImageUsageResponse {
+            images: usage.images as u64,
+            images_in_use: usage.images_in_use as u64,
+            layers: usage.layers as u64,
+            layer_bytes: usage.layer_bytes,
+            reclaimable_bytes: usage.reclaimable_bytes,
+            snapshots: usage.snapshots as u64,
+            snapshot_bytes: usage.snapshot_bytes,
+            download_bytes: usage.download_bytes,
+        }))
+    }
+}
+
+impl Service {
+    /// Blocking work on the store; it goes on to its end although the caller may go away.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&image::Store) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let images = Arc::clone(&self.node.images);
+        match tokio::task::spawn_blocking(move || work(&images)).await {
+            Ok(outcome) => outcome.map_err(|error| status(&error)),
+            Err(error) => Err(Status::internal(error.to_string())),
+        }
+    }
+}
+
+fn tell(progress: &mpsc::Sender<Result<v1::PullImageResponse, Status>>, event: PullEvent) {
+    let event = match event {
+        PullEvent::Manifest { digest, .. } => Event::Manifest(digest.to_string()),
+        PullEvent::Layer { blob, size, here } => Event::Layer(v1::LayerFound {
+            blob: blob.to_string(),
+            size,
+            here,
+        }),
+        PullEvent::Downloading { blob, bytes, .. } => {
+            // One that is lost is made good by the next.
+            let blob = blob.to_string();
+            let progress_of = Event::Progress(v1::LayerProgress { blob, bytes });
+            let _ = progress.try_send(Ok(response(progress_of)));
+            return;
+        }
+        PullEvent::Unpacked { blob } => Event::Unpacked(blob.to_string()),
+        _ => return,
+    };
+    // Called by the store's own threads, which may wait for the reader. It may have gone.
+    let _ = progress.blocking_send(Ok(response(event)));
+}
+
+fn response(event: Event) -> v1::PullImageResponse {
+    v1::PullImageResponse { event: Some(event) }
+}
+
+fn message(stored: Stored) -> v1::Image {
+    let used = stored.used.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let list = |items: &[image::Digest]| items.iter().map(ToString::to_string).collect();
+    v1::Image {
+        id: stored.image.id.to_string(),
+        names: stored.image.names.iter().map(ToString::to_string).collect(),
+        manifests: list(&stored.image.manifests),
+        bytes: stored.bytes,
+        created: stored.image.config.created().clone().unwrap_or_default(),
+        used: u64::try_from(used.as_nanos()).unwrap_or(u64::MAX),
+        tasks: stored.snapshots,
+    }
+}
+
+fn invalid(field: &str, reason: &str) -> Status {
+    Status::invalid_argument(format!("{field}: {reason}"))
+}
+
+fn status(error: &ImageError) -> Status {
+    let text = chain(error);
+    match error {
+        ImageError::NotFound(_) | ImageError::Gone(_) => Status::not_found(text),
+        ImageError::InUse { .. } => Status::failed_precondition(text),
+        ImageError::Pull { source, .. } => match **source {
+            RegistryError::NotFound { .. } => Status::not_found(text),
+            RegistryError::Denied { .. } => Status::permission_denied(text),
+            RegistryError::Cancelled => Status::cancelled(text),
+            RegistryError::Transport { .. } | RegistryError::Status { .. } => {
+                Status::unavailable(text)
+            }
+            _ => Status::internal(text),
+        },
+        ImageError::Reference(_) | ImageError::Archive(_) | ImageError::Layer { .. } => {
+            Status::invalid_argument(text)
+        }
+        _ => Status::internal(text),
+    }
+}

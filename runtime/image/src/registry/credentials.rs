@@ -1,0 +1,275 @@
+//! Who we are for a registry: files as `docker login` writes them, and credential helpers.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+
+use super::{Credentials, RegistryError};
+
+/// The key of Docker Hub in files that `docker login` writes, and for helpers.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+/// What helpers write as user name beside a refresh token.
+const TOKEN_USER: &str = "<token>";
+/// Longer than any such file.
+const MAX_FILE: u64 = 4 << 20;
+
+/// `config.json` (docker/cli, `cli/config/configfile/file.go`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct AuthFile {
+    auths: BTreeMap<String, AuthEntry>,
+    cred_helpers: BTreeMap<String, String>,
+    creds_store: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AuthEntry {
+    auth: String,
+    #[serde(flatten)]
+    credentials: Credentials,
+}
+
+impl std::fmt::Debug for AuthEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.credentials.fmt(f)
+    }
+}
+
+/// What a helper answers (docker/docker-credential-helpers, `credentials.go`).
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HelperAnswer {
+    username: String,
+    secret: String,
+}
+
+impl Credentials {
+    /// From the header `X-Registry-Auth` of Docker's API, which is also what a Swarm task spec carries:
+    /// JSON in base64, of either alphabet, padded or not.
+    ///
+    /// # Errors
+    /// What is wrong with it, without its content.
+    pub fn from_registry_auth(header: &str) -> Result<Self, String> {
+        let normal: String = header
+            .trim()
+            .trim_end_matches('=')
+            .chars()
+            .map(|c| match c {
+                '-' => '+',
+                '_' => '/',
+                other => other,
+            })
+            .collect();
+        let json = base64::engine::general_purpose::STANDARD_NO_PAD
+            .decode(normal)
+            .map_err(|_| "it is not base64".to_owned())?;
+        let entry: AuthEntry = serde_json::from_slice(&json)
+            .map_err(|_| "it is not the JSON of credentials".to_owned())?;
+        entry.resolve()
+    }
+}
+
+impl AuthEntry {
+    /// `auth` is `user:password` in base64; the fields beside it count where it is missing.
+    fn resolve(self) -> Result<Credentials, String> {
+        let mut credentials = self.credentials;
+        if !self.auth.is_empty() {
+            let decoded = STANDARD
+                .decode(self.auth.trim())
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .ok_or("`auth` is not base64")?;
+            let (user, password) = decoded.split_once(':').ok_or("`auth` has no colon")?;
+            credentials.username = user.to_owned();
+            credentials.password = password.trim_end_matches('\0').to_owned();
+        }
+        Ok(credentials)
+    }
+}
+
+/// What a file has for a registry, itself or by a helper.
+pub(super) fn from_file(path: &Path, registry: &str) -> Result<Option<Credentials>, RegistryError> {
+    let refuse = |reason: String| RegistryError::File {
+        what: "credentials file",
+        path: path.to_owned(),
+        reason,
+    };
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(refuse(error.to_string())),
+    };
+    let mut file: AuthFile =
+        serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
+    let keys = keys(registry);
+    // A helper of this registry, then the helper of all, then the file itself, as Docker does it.
+    let own = keys.iter().find_map(|key| file.cred_helpers.get(key));
+    let helper = own
+        .or(Some(&file.creds_store))
+        .filter(|name| !name.is_empty());
+    if let Some(name) = helper
+        && let Some(found) = from_helper(name, &keys[0])?
+    {
+        return Ok(Some(found));
+    }
+    let entry = keys.iter().find_map(|key| file.auths.remove(key));
+    entry
+        .map(|entry| {
+            entry
+                .resolve()
+                .map_err(|reason| refuse(format!("{registry}: {reason}")))
+        })
+        .transpose()
+        .map(|found| found.filter(|found| *found != Credentials::default()))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = crate::source::open_regular(path)?;
+    let mut text = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE), &mut text)?;
+    Ok(text)
+}
+
+/// How files name a registry; the first is what helpers are asked for.
+fn keys(registry: &str) -> Vec<String> {
+    match registry {
+        "docker.io" => [DOCKER_HUB_KEY, "docker.io", "index.docker.io"]
+            .map(str::to_owned)
+            .into(),
+        other => vec![
+            other.to_owned(),
+            format!("https://{other}"),
+            format!("https://{other}/"),
+            format!("http://{other}"),
+        ],
+    }
+}
+
+/// Asks `docker-credential-<name>`, which gets the registry on its input and answers in JSON.
+fn from_helper(name: &str, registry: &str) -> Result<Option<Credentials>, RegistryError> {
+    let program = format!("docker-credential-{name}");
+    let failed = |reason: String| RegistryError::Helper {
+        program: program.clone(),
+        reason,
+    };
+    if name.contains('/') {
+        return Err(failed("its name contains a slash".into()));
+    }
+    let mut child = Command::new(&program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    if let Some(mut input) = child.stdin.take() {
+        // One that does not read its input has its reasons, and answers nevertheless.
+        let _ = input.write_all(registry.as_bytes());
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stdout);
+        // The text that every helper has for this (`credentials/error.go`).
+        if said.contains("credentials not found") {
+            return Ok(None);
+        }
+        return Err(failed(format!("{}: {}", output.status, said.trim())));
+    }
+    let answer: HelperAnswer =
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+    Ok(Some(match answer.username.as_str() {
+        TOKEN_USER => Credentials {
+            identity_token: answer.secret,
+            ..Credentials::default()
+        },
+        _ => Credentials {
+            username: answer.username,
+            password: answer.secret,
+            ..Credentials::default()
+        },
+    }))
+}
+
+/// The files that are looked for when none is named: Docker's own.
+pub(super) fn default_file() -> Option<std::path::PathBuf> {
+    let folder = match std::env::var_os("DOCKER_CONFIG") {
+        Some(folder) => folder.into(),
+        None => Path::new(&std::env::var_os("HOME")?).join(".docker"),
+    };
+    let file = folder.join("config.json");
+    fs::exists(&file).is_ok_and(|there| there).then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str, registry: &str) -> Result<Option<Credentials>, RegistryError> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("config.json");
+        fs::write(&path, content).expect("written");
+        from_file(&path, registry)
+    }
+
+    #[test]
+    fn files_of_docker_login_are_understood() {
+        let auth = STANDARD.encode("me:se:cret");
+        let content = format!(
+            r#"{{"auths": {{"https://index.docker.io/v1/": {{"auth": "{auth}"}},
+                "r:5000": {{"username": "a", "password": "b"}}, "t": {{"identitytoken": "x"}}, "empty": {{}}}},
+                "HttpHeaders": {{}}}}"#
+        );
+        let hub = file(&content, "docker.io").expect("read").expect("there");
+        assert_eq!(
+            (hub.username.as_str(), hub.password.as_str()),
+            ("me", "se:cret")
+        );
+        let own = file(&content, "r:5000").expect("read").expect("there");
+        assert_eq!((own.username.as_str(), own.password.as_str()), ("a", "b"));
+        let token = file(&content, "t").expect("read").expect("there");
+        assert_eq!(token.identity_token, "x");
+        assert_eq!(file(&content, "other").expect("read"), None);
+        assert_eq!(file(&content, "empty").expect("read"), None);
+    }
+
+    #[test]
+    fn damaged_files_are_refused_and_absent_ones_are_none() {
+        for content in ["", "3", r#"{"auths": 3}"#] {
+            assert!(file(content, "r").is_err(), "{content}");
+        }
+        for auth in ["%%%", "bm9jb2xvbg=="] {
+            let content = format!(r#"{{"auths": {{"r": {{"auth": "{auth}"}}}}}}"#);
+            assert!(file(&content, "r").is_err(), "{auth}");
+        }
+        let none = from_file(Path::new("/nonexistent/config.json"), "r");
+        assert_eq!(none.expect("none"), None);
+    }
+
+    #[test]
+    fn the_header_of_dockers_api_is_understood() {
+        let json = r#"{"username":"me","password":"p?>","serveraddress":"r"}"#;
+        for engine in [STANDARD, base64::engine::general_purpose::URL_SAFE] {
+            let header = engine.encode(json);
+            for header in [header.as_str(), header.trim_end_matches('=')] {
+                let found = Credentials::from_registry_auth(header).expect(header);
+                assert_eq!(
+                    (found.username.as_str(), found.password.as_str()),
+                    ("me", "p?>")
+                );
+            }
+        }
+        for bad in ["%", "bm8", "W10="] {
+            assert!(Credentials::from_registry_auth(bad).is_err(), "{bad}");
+        }
+    }
+}

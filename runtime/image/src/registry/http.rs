@@ -1,0 +1,255 @@
+//! One host by HTTP: TLS, redirects, time-outs, and what an answer's status means.
+
+use std::{
+    fs,
+    path::Path,
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
+
+use ureq::{
+    Agent, Body,
+    config::RedirectAuthHeaders,
+    http::{Response, StatusCode, header},
+    tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig},
+};
+
+use super::{RegistryError, config};
+
+/// Until a connection is there, TLS included.
+const CONNECT: Duration = Duration::from_secs(30);
+/// Silence after which a connection counts as lost.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Of an answer that is only read for its message.
+const MAX_MESSAGE: u64 = 16 << 10;
+
+/// Makes what talks to one host, directly or through the proxy that the environment names.
+pub(super) fn agent(
+    tls: &config::TlsConfig,
+    plain: bool,
+    directly: bool,
+) -> Result<Agent, RegistryError> {
+    let mut builder = TlsConfig::builder().disable_verification(tls.insecure_skip_verify);
+    if !plain {
+        let mut roots = system_roots().to_vec();
+        if let Some(path) = &tls.ca_file {
+            roots.extend(certificates("CA certificates", path)?);
+        }
+        builder = builder.root_certs(RootCerts::new_with_certs(&roots));
+        builder = builder.client_cert(match (&tls.cert_file, &tls.key_file) {
+            (Some(cert), Some(key)) => {
+                let chain = certificates("client certificate", cert)?;
+                Some(ClientCert::new_with_certs(&chain, key_of(key)?))
+            }
+            (None, None) => None,
+            _ => {
+                let reason = "cert_file and key_file belong together".to_owned();
+                return Err(RegistryError::Config(reason));
+            }
+        });
+    }
+    let mut config = Agent::config_builder();
+    if directly {
+        config = config.proxy(None);
+    }
+    Ok(config
+        .http_status_as_error(false)
+        // Content is often on another host, which must not learn who we are.
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        .https_only(!plain)
+        .max_redirects(5)
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(SILENCE))
+        .timeout_per_read(Some(SILENCE))
+        .user_agent(concat!("fairlead/", env!("CARGO_PKG_VERSION")))
+        .input_buffer_size(256 << 10)
+        .max_idle_connections_per_host(8)
+        .tls_config(builder.build())
+        .build()
+        .new_agent())
+}
+
+/// The system's authorities. None at all is no error here: no certificate will be trusted then, and
+/// that error names the host.
+fn system_roots() -> &'static [Certificate<'static>] {
+    static ROOTS: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "some of the system's certificate authorities cannot be read");
+        }
+        let certs = found.certs.iter();
+        certs
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect()
+    })
+}
+
+fn pem(what: &'static str, path: &Path) -> Result<Vec<PemItem<'static>>, RegistryError> {
+    let refuse = |reason: String| RegistryError::File {
+        what,
+        path: path.to_owned(),
+        reason,
+    };
+    let text = fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    ureq::tls::parse_pem(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| refuse(error.to_string()))
+}
+
+fn certificates(
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<Certificate<'static>>, RegistryError> {
+    let found: Vec<_> = pem(what, path)?
+        .into_iter()
+        .filter_map(|item| match item {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() {
+        return Err(RegistryError::File {
+            what,
+            path: path.to_owned(),
+            reason: "there is no certificate in it".into(),
+        });
+    }
+    Ok(found)
+}
+
+fn key_of(path: &Path) -> Result<ureq::tls::PrivateKey<'static>, RegistryError> {
+    let what = "key of the client certificate";
+    pem(what, path)?
+        .into_iter()
+        .find_map(|item| match item {
+            PemItem::PrivateKey(key) => Some(key),
+            _ => None,
+        })
+        .ok_or_else(|| RegistryError::File {
+            what,
+            path: path.to_owned(),
+            reason: "there is no private key in it".into(),
+        })
+}
+
+/// Why there was no answer.
+pub(super) fn transport(url: &str, error: &ureq::Error) -> RegistryError {
+    let (url, reason) = (url.to_owned(), error.to_string());
+    if speaks_no_tls(error) {
+        let reason = "it does not speak TLS; plain HTTP is for the machine itself, and for registries \
+                      with `insecure_skip_verify`";
+        return RegistryError::Answer {
+            url,
+            reason: reason.to_owned(),
+        };
+    }
+    // Errors of rustls come through the reader's error type, as text.
+    match reason.contains("invalid peer certificate") || reason.contains("received fatal alert") {
+        true => RegistryError::Trust { url, reason },
+        false => RegistryError::Transport { url, reason },
+    }
+}
+
+/// Whether this says that the other side does not speak TLS at all.
+pub(super) fn speaks_no_tls(error: &ureq::Error) -> bool {
+    let text = match error {
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Rustls(error) => error.to_string(),
+        ureq::Error::Tls(text) => (*text).to_owned(),
+        _ => return false,
+    };
+    text.contains("InvalidMessage") || text.contains("corrupt message")
+}
+
+/// An answer with a good status, or what the bad one means.
+pub(super) fn checked(url: &str, answer: Response<Body>) -> Result<Response<Body>, RegistryError> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let retry_after = answer
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
+    let message = message(answer);
+    let (url, code) = (url.to_owned(), status.as_u16());
+    Err(match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Denied {
+            url,
+            status: code,
+            message,
+        },
+        StatusCode::NOT_FOUND => RegistryError::NotFound { url, message },
+        _ => RegistryError::Status {
+            url,
+            status: code,
+            message,
+            retry_after,
+        },
+    })
+}
+
+/// What a registry says of an error (distribution-spec, section "Error Codes"), on one line and
+/// without control characters: it ends in logs and on terminals.
+fn message(answer: Response<Body>) -> String {
+    let body = answer.into_body().into_with_config().limit(MAX_MESSAGE);
+    let Ok(text) = body.read_to_string() else {
+        return String::new();
+    };
+    message_of(&text)
+}
+
+fn message_of(text: &str) -> String {
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(text) else {
+        return String::new();
+    };
+    let errors = json.get("errors").and_then(|errors| errors.as_array());
+    let errors = errors.map_or(&[][..], Vec::as_slice);
+    let texts = errors.iter().filter_map(|error| {
+        let part = |name| error.get(name).and_then(|v| v.as_str());
+        part("message")
+            .filter(|text| !text.is_empty())
+            .or(part("code"))
+    });
+    let joined = texts.collect::<Vec<_>>().join("; ");
+    joined
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect()
+}
+
+/// RFC 9110, section 10.2.3: seconds, or a date.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").expect("a date");
+        let seconds = |value| retry_after(value, now).map(|d| d.as_secs());
+        assert_eq!(seconds("120"), Some(120));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:40:37 GMT"), Some(0));
+        assert_eq!(seconds("soon"), None);
+        assert_eq!(seconds("-1"), None);
+    }
+
+    #[test]
+    fn messages_are_those_of_the_registry() {
+        let text = r#"{"errors":[{"code":"DENIED","message":"requested access\u001b[31m denied"},{"code":"X"}]}"#;
+        assert_eq!(message_of(text), "requested access[31m denied; X");
+        for odd in ["", "<html>", "{}", r#"{"errors":3}"#, r#"{"errors":[1]}"#] {
+            assert_eq!(message_of(odd), "");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Images of registries.
+
+use std::{path::Path, sync::Arc};
+
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{Blob, Plan, oci::MAX_DEPTH, oci::choose_platform};
+use crate::{
+    Digest, ImageError, Limits, Name, Platform, RegistryError,
+    download::Download,
+    registry::{Document, Repository},
+};
+
+/// An image of a registry, before anything but its manifest is here.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its digest, and before it those of the indexes that led to it.
+    pub(crate) manifests: Vec<Digest>,
+    digest: Digest,
+    manifest: ImageManifest,
+    /// Where it came from.
+    url: String,
+}
+
+/// What a document says of itself; both forms have either one or the other list.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    schema_version: u32,
+    #[serde(default)]
+    media_type: String,
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+/// Finds the manifest for `platform`.
+pub(crate) fn find(
+    repository: &Arc<Repository>,
+    name: &Name,
+    platform: &Platform,
+    limits: &Limits,
+) -> Result<Found, ImageError> {
+    let mut reference = match (name.digest(), name.tag()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.unwrap_or("latest").to_owned(),
+    };
+    let failed = |error: RegistryError| ImageError::pull(name, error);
+    let mut manifests = Vec::new();
+    for _ in 0..MAX_DEPTH {
+        let document = repository
+            .manifest(&reference, limits.json_bytes)
+            .map_err(&failed)?;
+        manifests.push(document.digest);
+        let kind: Kind = parse(&document).map_err(&failed)?;
+        if kind.schema_version != 2 {
+            let reason = format!(
+                "it is a manifest of schema {}; only schema 2 is supported: push the image again \
+                 with a current tool",
+                kind.schema_version
+            );
+            return Err(failed(refuse(&document.url, reason)));
+        }
+        let is = |part: &str| document.media_type.contains(part) || kind.media_type.contains(part);
+        if kind.manifests.is_none() && !is("image.index") && !is("manifest.list") {
+            return Ok(Found {
+                manifests,
+                digest: document.digest,
+                manifest: parse(&document).map_err(failed)?,
+                url: document.url,
+            });
+        }
+        let index: ImageIndex = parse(&document).map_err(&failed)?;
+        let all: Vec<_> = index.manifests().iter().collect();
+        let source = name.to_string();
+        let chosen = choose_platform(Path::new(&source), &all, platform)?;
+        reference = digest_of(&document.url, chosen)
+            .map_err(&failed)?
+            .to_string();
+    }
+    let reason = format!("more than {MAX_DEPTH} nested indexes");
+    Err(failed(refuse(&reference, reason)))
+}
+
+impl Found {
+    /// The manifest's digest.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The image's id.
+    pub(crate) fn id(&self, name: &Name) -> Result<Digest, ImageError> {
+        digest_of(&self.url, self.manifest.config()).map_err(|error| ImageError::pull(name, error))
+    }
+
+    /// The layers' blobs, bottom first.
+    pub(crate) fn blobs(&self, name: &Name) -> Result<Vec<Digest>, ImageError> {
+        let layers = self.manifest.layers().iter();
+        layers
+            .map(|layer| digest_of(&self.url, layer))
+            .collect::<Result<_, _>>()
+            .map_err(|error| ImageError::pull(name, error))
+    }
+
+    /// Gets the configuration, and plans the layers. `place` says where a blob's file is.
+    pub(crate) fn plan(
+        self,
+        repository: &Arc<Repository>,
+        name: &Name,
+        limits: &Limits,
+        place: impl Fn(&Digest) -> std::path::PathBuf,
+    ) -> Result<(Plan, Vec<Arc<Download>>), ImageError> {
+        let failed = |error: RegistryError| ImageError::pull(name, error);
+        let config = repository
+            .small_blob(&self.id(name)?, limits.json_bytes)
+            .map_err(&failed)?;
+        let mut downloads: Vec<Arc<Download>> = Vec::new();
+        let mut blobs = Vec::new();
+        for layer in self.manifest.layers() {
+            let digest = digest_of(&self.url, layer).map_err(&failed)?;
+            let kind = layer.media_type().to_string();
+            if kind.contains("+encrypted") {
+                let reason = format!("layer {digest} is encrypted");
+                return Err(failed(refuse(&self.url, reason)));
+            }
+            // The same blob can be several layers, and is downloaded once.
+            let known = downloads
+                .iter()
+                .find(|known| known.digest() == digest)
+                .cloned();
+            let download = known.unwrap_or_else(|| {
+                let urls = layer.urls().clone().unwrap_or_default();
+                Arc::new(Download::new(digest, layer.size(), urls, place(&digest)))
+            });
+            downloads.push(download.clone());
+            blobs.push((Blob::Download(download), Some((digest, Some(layer.size())))));
+        }
+        let source = name.to_string();
+        let mut plan = Plan::new(Path::new(&source), config.bytes, blobs, limits)?;
+        plan.manifests = self.manifests;
+        plan.names = vec![name.clone()];
+        Ok((plan, downloads))
+    }
+}
+
+fn parse<T: DeserializeOwned>(document: &Document) -> Result<T, RegistryError> {
+    serde_json::from_slice(&document.bytes)
+        .map_err(|error| refuse(&document.url, error.to_string()))
+}
+
+fn refuse(url: &str, reason: String) -> RegistryError {
+    RegistryError::Answer {
+        url: url.to_owned(),
+        reason,
+    }
+}
+
+fn digest_of(url: &str, descriptor: &Descriptor) -> Result<Digest, RegistryError> {
+    let digest = descriptor.digest().to_string();
+    digest
+        .parse()
+        .map_err(|error: crate::DigestError| refuse(url, error.to_string()))
+}

@@ -1,0 +1,159 @@
+//! Who works on what: the same thing is never loaded twice at once.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    Digest,
+    registry::{Cancel, Wake},
+};
+
+/// What is being worked on: chain ids of layers, digests of blobs, and of references.
+#[derive(Debug, Default)]
+pub(super) struct Claims(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    held: Mutex<BTreeSet<Digest>>,
+    /// Something was released, or somebody who waits was cancelled.
+    changed: Condvar,
+}
+
+/// Some of it, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    claims: &'a Claims,
+    keys: BTreeSet<Digest>,
+}
+
+impl Claims {
+    /// Waits until nobody holds any of `keys`, and takes them all at once, so that two who want
+    /// some of the same things never wait for each other. Who holds a claim may wait for another
+    /// one only in this order: a reference, then layers and blobs.
+    pub(super) fn take(&self, keys: impl IntoIterator<Item = Digest>) -> Claim<'_> {
+        self.take_while(keys.into_iter().collect(), || true)
+    }
+
+    /// [`Claims::take`] that gives up when it is cancelled.
+    pub(super) fn take_unless_cancelled(
+        &self,
+        keys: impl IntoIterator<Item = Digest>,
+        cancel: &Cancel,
+    ) -> Option<Claim<'_>> {
+        cancel.wakes(&self.0);
+        let claim = self.take_while(keys.into_iter().collect(), || !cancel.is_cancelled());
+        (!cancel.is_cancelled()).then_some(claim)
+    }
+
+    /// Without what it was to take, if `goes_on` has become false.
+    fn take_while(&self, keys: BTreeSet<Digest>, goes_on: impl Fn() -> bool) -> Claim<'_> {
+        let waited = self
+            .0
+            .changed
+            .wait_while(self.0.held(), |held| !held.is_disjoint(&keys) && goes_on());
+        let mut held = waited.unwrap_or_else(PoisonError::into_inner);
+        let keys = match held.is_disjoint(&keys) {
+            true => keys,
+            false => BTreeSet::new(),
+        };
+        held.extend(&keys);
+        Claim { claims: self, keys }
+    }
+
+    /// Takes a key that nobody holds.
+    pub(super) fn try_take(&self, key: Digest) -> Option<Claim<'_>> {
+        let mut held = self.0.held();
+        held.insert(key).then(|| Claim {
+            claims: self,
+            keys: BTreeSet::from([key]),
+        })
+    }
+
+    /// Whether somebody works on it.
+    pub(super) fn holds(&self, key: &Digest) -> bool {
+        self.0.held().contains(key)
+    }
+}
+
+impl Shared {
+    fn held(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Shared {
+    fn cancelled(&self) {
+        // Who is about to wait has looked already, or will.
+        drop(self.held());
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut held = self.claims.0.held();
+        held.retain(|key| !self.keys.contains(key));
+        drop(held);
+        self.claims.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_overlaps_is_one_after_the_other() {
+        let claims = Claims::default();
+        let keys: Vec<_> = (0..4u8).map(|n| Digest::of([n])).collect();
+        let holders: Vec<_> = keys.iter().map(|_| AtomicUsize::new(0)).collect();
+        thread::scope(|scope| {
+            for worker in 0..4 {
+                let (claims, keys, holders) = (&claims, &keys, &holders);
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        let wanted = [worker, (worker + 1 + round % 3) % 4];
+                        let claim = claims.take(wanted.map(|at| keys[at]));
+                        for at in wanted {
+                            assert_eq!(holders[at].fetch_add(1, Ordering::SeqCst), 0);
+                            assert!(claims.holds(&keys[at]));
+                        }
+                        for at in wanted {
+                            holders[at].fetch_sub(1, Ordering::SeqCst);
+                        }
+                        drop(claim);
+                    }
+                });
+            }
+        });
+        assert!(!claims.holds(&keys[0]));
+    }
+
+    #[test]
+    fn who_waits_can_be_cancelled() {
+        let (claims, cancel) = (Claims::default(), Cancel::default());
+        let (one, other) = (Digest::of("1"), Digest::of("2"));
+        let held = claims.take_unless_cancelled([one], &cancel);
+        assert!(held.is_some());
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                claims
+                    .take_unless_cancelled([one, other], &cancel)
+                    .is_none()
+            });
+            cancel.cancel();
+            assert!(waiter.join().expect("no panic"));
+        });
+        assert!(claims.holds(&one) && !claims.holds(&other));
+        assert!(claims.take_unless_cancelled([other], &cancel).is_none());
+        drop(held);
+        assert!(!claims.holds(&one) && !claims.holds(&other));
+    }
+}

@@ -1,0 +1,314 @@
+//! What is in the store, what uses it, and what can go.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use super::{Collected, Store, image, records::State};
+use crate::{Digest, Image, ImageError, Name, Reference, StoreError};
+
+/// An image of the store, and what is known of its use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The image.
+    pub image: Image,
+    /// Bytes of its layers, decompressed.
+    pub bytes: u64,
+    /// When a snapshot of it was last asked for, else when it came.
+    pub used: SystemTime,
+    /// Keys of its snapshots.
+    pub snapshots: Vec<String>,
+    /// The configuration, byte for byte.
+    pub raw_config: String,
+}
+
+/// What became of an image that was to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Names that mean nothing any more.
+    pub untagged: Vec<Name>,
+    /// The image, if it is gone as a whole.
+    pub image: Option<Digest>,
+    /// What went with it.
+    pub collected: Collected,
+}
+
+/// What the store holds, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Images.
+    pub images: usize,
+    /// Images that have snapshots.
+    pub images_in_use: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Bytes of all layers, decompressed.
+    pub layer_bytes: u64,
+    /// Bytes of the layers that no snapshot needs, decompressed.
+    pub reclaimable_bytes: u64,
+    /// Snapshots.
+    pub snapshots: usize,
+    /// Bytes on disk of what was written into them.
+    pub snapshot_bytes: u64,
+    /// Bytes on disk of downloads that are not complete.
+    pub download_bytes: u64,
+}
+
+impl Store {
+    /// All images and their use, by first name, those without a name last.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when a configuration cannot be read.
+    pub fn stored(&self) -> Result<Vec<Stored>, ImageError> {
+        let state = self.state();
+        let mut all: Vec<_> = state
+            .images
+            .keys()
+            .map(|id| self.describe(&state, id))
+            .collect::<Result<_, _>>()?;
+        all.sort_by_cached_key(|stored| {
+            let first = stored.image.names.first().cloned();
+            (first.is_none(), first, stored.image.id)
+        });
+        Ok(all)
+    }
+
+    /// One image, by a name, its id, or the beginning of its id (at least four digits, with or without
+    /// `sha256:`).
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`], also where several ids begin like that.
+    pub fn find(&self, text: &str) -> Result<Stored, ImageError> {
+        let state = self.state();
+        let id = self.id_of(&state, text)?;
+        self.describe(&state, &id)
+    }
+
+    fn id_of(&self, state: &State, text: &str) -> Result<Digest, ImageError> {
+        let not_found = || ImageError::NotFound(text.to_owned());
+        let named = match text.parse() {
+            Ok(Reference::Id(id)) => {
+                return state.images.get(&id).map(|i| i.id).ok_or_else(not_found);
+            }
+            Ok(Reference::Named(name)) => super::record_of(state, &name).map(|record| record.id),
+            _ => None,
+        };
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        let is_hex = digits.len() >= 4 && digits.bytes().all(|c| c.is_ascii_hexdigit());
+        let mut begin = state
+            .images
+            .keys()
+            .filter(|id| is_hex && id.hex().starts_with(digits));
+        match (named, begin.next(), begin.next()) {
+            (Some(id), ..) | (None, Some(&id), None) => Ok(id),
+            _ => Err(not_found()),
+        }
+    }
+
+    fn describe(&self, state: &State, id: &Digest) -> Result<Stored, ImageError> {
+        let record = state.images.get(id).ok_or(ImageError::Gone(*id))?;
+        let layers = record.layers.iter().filter_map(|id| state.layers.get(id));
+        let path = self.image_path(id);
+        let used = fs::metadata(&path)
+            .and_then(|metadata| metadata.modified())
+            .map_err(|error| StoreError::io("looking at", &path, error))?;
+        Ok(Stored {
+            image: image(state, record)?,
+            bytes: layers.map(|layer| layer.bytes).sum(),
+            used,
+            snapshots: users(state, id),
+            raw_config: record.config.clone(),
+        })
+    }
+
+    /// Notes that an image is used. Its record's time of change tells that, which costs no write that
+    /// has to be waited for; that it may be lost in a crash only makes an image look older.
+    pub(super) fn note_use(&self, id: &Digest) {
+        let path = self.image_path(id);
+        let touched = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::warn!(path = %path.display(), %error, "cannot note that the image is used");
+        }
+    }
+
+    /// Removes a name; with its last name the image, and the layers that nothing else needs.
+    ///
+    /// By its id an image goes with its only name. Where it has several, or snapshots, it goes only
+    /// by `force`; what its snapshots need stays until they go.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`], [`ImageError::InUse`], [`StoreError::Io`].
+    pub fn remove(&self, text: &str, force: bool) -> Result<Removed, ImageError> {
+        let mut removed = Removed::default();
+        {
+            let mut state = self.state();
+            let id = self.id_of(&state, text)?;
+            let names = state.names_of(&id);
+            let by_name = text.parse().ok().filter(|name| names.contains(name));
+            let in_use = |users: Vec<String>, what| ImageError::InUse {
+                image: text.to_owned(),
+                what,
+                users,
+            };
+            if let Some(name) = by_name
+                && names.len() > 1
+            {
+                state.names.remove(&name);
+                self.disk.write_json(&self.disk.names(), &state.names)?;
+                removed.untagged.push(name);
+                return Ok(removed);
+            }
+            if !force && names.len() > 1 {
+                let names = names.iter().map(ToString::to_string).collect();
+                return Err(in_use(names, "names"));
+            }
+            let users = users(&state, &id);
+            if !force && !users.is_empty() {
+                return Err(in_use(users, "tasks"));
+            }
+            self.forget(&mut state, &id)?;
+            removed.untagged = names;
+            removed.image = Some(id);
+        }
+        removed.collected = self.gc()?;
+        Ok(removed)
+    }
+
+    /// Removes images that no snapshot needs and nobody has used for `unused_for`: those without a
+    /// name, or `all`; then layers and downloads that belong to nothing. What is being loaded or
+    /// pulled is not touched.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the next call goes on.
+    pub fn prune(
+        &self,
+        all: bool,
+        unused_for: Duration,
+    ) -> Result<(Vec<Digest>, Collected), ImageError> {
+        let now = SystemTime::now();
+        let mut gone = Vec::new();
+        {
+            let mut state = self.state();
+            let ids: Vec<Digest> = state.images.keys().copied().collect();
+            for id in ids {
+                let stored = self.describe(&state, &id)?;
+                let age = now.duration_since(stored.used).unwrap_or_default();
+                let wanted = !all && !stored.image.names.is_empty();
+                if wanted || !stored.snapshots.is_empty() || age < unused_for {
+                    continue;
+                }
+                self.forget(&mut state, &id)?;
+                gone.push(id);
+            }
+        }
+        let mut collected = self.gc()?;
+        collected.bytes += self.drop_downloads(now, unused_for)?;
+        Ok((gone, collected))
+    }
+
+    /// Removes downloads that nobody goes on with.
+    fn drop_downloads(&self, now: SystemTime, unused_for: Duration) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        for name in super::disk::names(&self.disk.blobs())? {
+            let path = self.disk.blobs().join(&name);
+            let Ok(digest) = Digest::from_hex(&name) else {
+                continue;
+            };
+            // Nobody can begin with it while we hold this.
+            let Some(_ours) = self.claims.try_take(digest) else {
+                continue;
+            };
+            let metadata = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata,
+                Err(_) => continue, // it has been used up meanwhile
+            };
+            let age = metadata
+                .modified()
+                .ok()
+                .and_then(|at| now.duration_since(at).ok());
+            if age.unwrap_or_default() >= unused_for && self.disk.remove_file(&path)? {
+                bytes += metadata.blocks() * 512;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Forgets an image and its names. The caller may have asked who uses it.
+    pub(super) fn forget(&self, state: &mut State, id: &Digest) -> Result<(), StoreError> {
+        state.names.retain(|_, named| named != id);
+        self.disk.write_json(&self.disk.names(), &state.names)?;
+        state.archives.retain(|_, archive| archive.image != *id);
+        self.disk
+            .write_json(&self.disk.archives(), &state.archives)?;
+        self.disk.remove_file(&self.image_path(id))?;
+        state.images.remove(id);
+        Ok(())
+    }
+
+    /// What the store holds, in numbers. Walks over the files of all snapshots.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn usage(&self) -> Result<Usage, ImageError> {
+        let (mut usage, uppers) = {
+            let state = self.state();
+            let needed: BTreeSet<&Digest> = state
+                .snapshots
+                .values()
+                .flat_map(|snapshot| snapshot.layers())
+                .collect();
+            let bytes = |layer: &super::records::LayerRecord| layer.bytes;
+            let unneeded = state
+                .layers
+                .values()
+                .filter(|l| !needed.contains(&l.chain_id));
+            let in_use = |id: &&Digest| !users(&state, id).is_empty();
+            let usage = Usage {
+                images: state.images.len(),
+                images_in_use: state.images.keys().filter(in_use).count(),
+                layers: state.layers.len(),
+                layer_bytes: state.layers.values().map(bytes).sum(),
+                reclaimable_bytes: unneeded.map(bytes).sum(),
+                snapshots: state.snapshots.len(),
+                ..Usage::default()
+            };
+            let uppers = state.snapshots.values();
+            let uppers: Vec<_> = uppers.map(|s| s.overlay_options().upper).collect();
+            (usage, uppers)
+        };
+        usage.snapshot_bytes = uppers.iter().map(|upper| disk_bytes(upper)).sum();
+        usage.download_bytes = disk_bytes(&self.disk.blobs());
+        Ok(usage)
+    }
+}
+
+/// Keys of the snapshots that an image has.
+fn users(state: &State, id: &Digest) -> Vec<String> {
+    let snapshots = state.snapshots.values();
+    snapshots
+        .filter(|snapshot| snapshot.image() == id)
+        .map(|snapshot| snapshot.key().to_owned())
+        .collect()
+}
+
+/// What a tree takes on disk. Tasks change it meanwhile, so what cannot be read is nothing.
+fn disk_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
+    let size = |entry: fs::DirEntry| {
+        let Ok(metadata) = entry.metadata() else {
+            return 0;
+        };
+        let below = match metadata.is_dir() {
+            true => disk_bytes(&entry.path()),
+            false => 0,
+        };
+        metadata.blocks() * 512 + below
+    };
+    entries.filter_map(Result::ok).map(size).sum()
+}

@@ -1,0 +1,80 @@
+//! Pulling images from registries.
+
+use std::sync::Arc;
+
+use super::{Store, load::claim_of};
+use crate::{
+    Digest, Image, ImageError, Name, PullEvent, PullOptions, Reference, RegistryError,
+    download::Downloads,
+    registry::Repository,
+    source::registry::{self as source, Found},
+};
+
+impl Store {
+    /// Gets the image that a registry has under this name now, and gives it the name. What is here
+    /// already is not downloaded again; a name with a digest that is here costs no request.
+    ///
+    /// Blocks until all is there. Several threads may pull: of the same image only one does, and the
+    /// others find it.
+    ///
+    /// # Errors
+    /// [`ImageError::Pull`] when the registry does not give it to us, [`ImageError::Layer`] and
+    /// [`ImageError::Archive`] for what it gives that is no good. Nothing of it can be seen in the
+    /// store then; what was downloaded is kept, and the next pull goes on there.
+    pub fn pull(&self, name: &Name, options: &PullOptions) -> Result<Image, ImageError> {
+        let reference = Reference::Named(name.clone());
+        let cancelled = || ImageError::pull(name, RegistryError::Cancelled);
+        let _alone = self
+            .claims
+            .take_unless_cancelled([claim_of(&reference)], &options.cancel)
+            .ok_or_else(cancelled)?;
+        if name.digest().is_some()
+            && let Ok(image) = self.named(name)
+        {
+            return Ok(image);
+        }
+        let repository = Repository::new(&self.options.registries, name, options)
+            .map_err(|error| ImageError::pull(name, error))?;
+        let repository = Arc::new(repository);
+        let (platform, limits) = (&self.options.platform, &self.options.limits);
+        let found = source::find(&repository, name, platform, limits)?;
+        options.progress.event(PullEvent::Manifest {
+            name: name.clone(),
+            digest: found.digest(),
+        });
+        if let Some(image) = self.known(&found, name)? {
+            return Ok(image);
+        }
+        let place = |digest: &Digest| self.disk.blobs().join(digest.hex());
+        let resumed = found.blobs(name)?.iter().any(|blob| place(blob).exists());
+        let (mut plan, blobs) = found.plan(&repository, name, limits, place)?;
+        plan.downloads = Some(Downloads {
+            name: name.clone(),
+            repository: repository.clone(),
+            blobs,
+            cancel: options.cancel.clone(),
+            progress: options.progress.clone(),
+        });
+        match self.install(&reference, &plan) {
+            // What an earlier download left can be damaged, by a loss of power for example, and so
+            // can a mirror's copy. What was downloaded is gone now.
+            Err(ImageError::Layer { .. }) if repository.leave_mirrors() || resumed => {
+                self.install(&reference, &plan)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The image that was found, if it is here already.
+    fn known(&self, found: &Found, name: &Name) -> Result<Option<Image>, ImageError> {
+        let id = found.id(name)?;
+        let mut state = self.state();
+        let Some(record) = state.images.get(&id) else {
+            return Ok(None);
+        };
+        let mut record = record.clone();
+        record.manifests.clone_from(&found.manifests);
+        self.keep(&mut state, record, std::slice::from_ref(name))
+            .map(Some)
+    }
+}

@@ -1,0 +1,371 @@
+//! What is pulled is what was pushed.
+
+use image::{Options, Platform, Registries, Store};
+use oci_spec::image::Arch;
+use serde_json::json;
+
+use crate::{bed::*, common::tree::*, common::*, line::*, made::*};
+
+/// Two layers with everything that a file system can hold, by independent tools; compared file by
+/// file with what umoci unpacks.
+#[test]
+fn everything_that_umoci_unpacks_is_there() {
+    let bed = Bed::new("umoci");
+    let registry = bed.registry();
+    let user = if has_user_attributes(&bed.place) {
+        "user"
+    } else {
+        ""
+    };
+    python(MAKE, &[&bed.path("t").to_string_lossy(), user]);
+    sh(&format!(
+        "cd {}
+         umoci init --layout made; umoci new --image made:v1; umoci unpack --image made:v1 work
+         cp -a t/a/. work/rootfs/; umoci repack --refresh-bundle --image made:v1 work
+         cp -a t/b/. work/rootfs/; rm -rf work/rootfs/old work/rootfs/fifo work/rootfs/dev/null
+         ln work/rootfs/bin/su work/rootfs/bin/too; umoci repack --image made:v1 work
+         umoci config --image made:v1 --config.cmd /bin/sh --config.user 7
+         umoci unpack --image made:v1 oci
+         skopeo copy -q --dest-tls-verify=false oci:made:v1 docker://{REGISTRY}/a/oci:v1
+         skopeo copy -q --dest-tls-verify=false --format v2s2 oci:made:v1 \\
+            docker://{REGISTRY}/a/docker:v2
+         skopeo copy -q --src-tls-verify=false docker://{REGISTRY}/a/docker:v2 oci:back:v2
+         umoci unpack --image back:v2 docker",
+        bed.path("").display(),
+    ));
+    let store = bed.store();
+    for (image, unpacked) in [("a/oci:v1", "oci"), ("a/docker:v2", "docker")] {
+        let image = pull(&store, &registry.name(image)).expect(image);
+        assert_eq!(
+            (image.user(), image.cmd()),
+            (Some("7"), &["/bin/sh".to_owned()][..])
+        );
+        let expected = listing(&bed.path(unpacked).join("rootfs"), false);
+        assert!(expected.contains("security.capability") && expected.contains("same as"));
+        same(&seen(&bed, &store, &image), &expected);
+    }
+    bed.is_clean(2, 0);
+}
+
+#[test]
+fn every_form_and_compression_is_the_same_image() {
+    let bed = Bed::new("forms");
+    let registry = bed.registry();
+    let layers = [tar_of(&[("a", b"1")]), tar_of(&[("b", b"2")])];
+    let mut images = Vec::new();
+    let store = bed.store();
+    for (form, kind) in [(Form::Oci, "oci"), (Form::Docker, "docker")] {
+        for (compress, compression) in [
+            (plain as fn(&[u8]) -> _, "plain"),
+            (gzip, "gzip"),
+            (zstd, "zstd"),
+        ] {
+            let made = Made::new(form, &layers, compress);
+            let repository = format!("{kind}/{compression}");
+            made.push(REGISTRY, &repository, "v1");
+            let name = registry.name(&format!("{repository}:v1"));
+            let image = pull(&store, &name).expect(&name);
+            assert_eq!(image.id, made.id());
+            assert!(image.manifests.contains(&made.digest()), "{name}");
+            assert!(image.names.iter().any(|n| n.to_string() == name));
+            images.push(image);
+            // One after the other, so that each is unpacked.
+            assert!(store.remove_image(&made.id()).expect("removed"));
+            assert_eq!(store.gc().expect("collected").layers, 2);
+        }
+    }
+    assert!(images.iter().all(|image| image.rootfs == images[0].rootfs));
+    assert_eq!(images.len(), 6);
+    bed.is_clean(0, 0);
+}
+
+#[test]
+fn a_tag_that_moves_is_followed_and_nothing_is_downloaded_twice() {
+    let bed = Bed::new("tag");
+    let _registry = bed.registry();
+    let line = Line::to(REGISTRY, |_| Fault::None);
+    let name = line.name("app:now");
+    let base = tar_of(&[("base", b"1")]);
+    let first = Made::new(
+        Form::Oci,
+        &[base.clone(), tar_of(&[("which", b"first")])],
+        gzip,
+    );
+    let second = Made::new(Form::Oci, &[base, tar_of(&[("which", b"second")])], gzip);
+    first.push(REGISTRY, "app", "now");
+    let store = bed.store();
+    let image = pull(&store, &name).expect("an image");
+    assert_eq!(file(&bed, &store, &image, "which"), "first");
+
+    // It has not moved: the manifest alone tells.
+    line.forget();
+    assert_eq!(pull(&store, &name).expect("again"), image);
+    assert!(!line.seen().iter().any(Seen::is_blob));
+
+    second.push(REGISTRY, "app", "now");
+    line.forget();
+    let moved = pull(&store, &name).expect("the new one");
+    assert_eq!(file(&bed, &store, &moved, "which"), "second");
+    assert!(line.offsets(&first.blob(0)).is_empty(), "the base is here");
+    assert_eq!(line.offsets(&second.blob(1)), [0]);
+    assert_eq!(
+        store.resolve(&reference(&name)).expect("by name").id,
+        second.id()
+    );
+    // The old one has lost the name and is still there.
+    let old = store.resolve(&reference(&first.id().to_string()));
+    assert_eq!(old.expect("by id").names, []);
+
+    // The same layers in another image: nothing but its documents comes.
+    let mut config = second.config.clone();
+    config["author"] = json!("somebody else");
+    let mut third = second.clone();
+    let text = config.to_string().into_bytes();
+    third.manifest["config"] = descriptor("application/vnd.oci.image.config.v1+json", &text);
+    (third.config, third.blobs[2]) = (config, text);
+    third.push(REGISTRY, "app", "third");
+    line.forget();
+    let image = pull(&store, &line.name("app:third")).expect("a third");
+    assert_eq!((image.id, image.rootfs), (third.id(), moved.rootfs));
+    assert_eq!(line.seen().iter().filter(|seen| seen.is_blob()).count(), 1);
+    bed.is_clean(3, 0);
+}
+
+#[test]
+fn a_digest_that_is_here_costs_no_request() {
+    let bed = Bed::new("digest");
+    let _registry = bed.registry();
+    let line = Line::to(REGISTRY, |_| Fault::None);
+    let (old, new) = (saying(Form::Oci, "old"), saying(Form::Oci, "new"));
+    old.push(REGISTRY, "app", "v1");
+    new.push(REGISTRY, "app", "v1");
+    let store = bed.store();
+    // A tag beside a digest is for people: it may have moved.
+    for name in [
+        line.name(&format!("app@{}", old.digest())),
+        line.name(&format!("app:v1@{}", old.digest())),
+    ] {
+        let image = pull(&store, &name).expect(&name);
+        assert_eq!(image.id, old.id(), "{name}");
+        assert_eq!(
+            store.resolve(&reference(&name)).expect("known").id,
+            old.id()
+        );
+    }
+    assert_eq!(line.offsets(&old.blob(0)).len(), 1);
+    line.forget();
+    pull(&store, &line.name(&format!("app@{}", old.digest()))).expect("again");
+    assert_eq!(line.seen().len(), 0);
+    // The tag itself is not taken for known by this.
+    assert_eq!(
+        pull(&store, &line.name("app:v1")).expect("by tag").id,
+        new.id()
+    );
+    let unknown = image::Digest::of("nothing");
+    let name = line.name(&format!("app@{unknown}"));
+    let error = failure(pull(&store, &name), &name);
+    assert!(error.contains("not found"), "{error}");
+}
+
+#[test]
+fn of_an_index_the_image_for_the_machine_is_taken() {
+    let bed = Bed::new("index");
+    let registry = bed.registry();
+    for form in [Form::Oci, Form::Docker] {
+        let kind = if form == Form::Oci { "oci" } else { "docker" };
+        let all: Vec<_> = [
+            ("amd64", None),
+            ("amd64", Some("v3")),
+            ("arm64", Some("v8")),
+            ("arm", Some("v6")),
+            ("arm", Some("v7")),
+            ("arm", Some("v5")),
+            ("arm", Some("v8")),
+            ("s390x", None),
+        ]
+        .into_iter()
+        .map(|(architecture, variant)| {
+            let text = format!("{architecture}{}", variant.unwrap_or_default());
+            let tar = tar_of(&[("which", text.as_bytes())]);
+            let mut own = config(std::slice::from_ref(&tar));
+            own["architecture"] = json!(architecture);
+            let made = Made::with(form, own, &[tar], gzip);
+            made.push(REGISTRY, kind, &text);
+            made.descriptor(architecture, variant)
+        })
+        .collect();
+        let list = index(form, &all);
+        push_manifest(REGISTRY, kind, "all", form.index(), &list);
+        let without = index(form, &all[2..]);
+        push_manifest(REGISTRY, kind, "few", form.index(), &without);
+        let name = registry.name(&format!("{kind}:all"));
+        for (architecture, variant, expected) in [
+            (Arch::Amd64, None, "amd64"),
+            (Arch::ARM64, None, "arm64v8"),
+            (Arch::ARM, Some("v7"), "armv7"),
+            (Arch::ARM, Some("v6"), "armv6"),
+            (Arch::ARM, Some("v9"), "armv8"),
+            // Not what needs more than there is.
+            (Arch::ARM, None, "armv7"),
+            (Arch::s390x, None, "s390x"),
+        ] {
+            let platform = Platform {
+                architecture,
+                variant: variant.map(str::to_owned),
+                ..Platform::host()
+            };
+            let store = bed.store_for(Registries::default(), platform);
+            let image = pull(&store, &name).expect(expected);
+            assert_eq!(file(&bed, &store, &image, "which"), expected);
+            assert_eq!(image.manifests.len(), 2, "the index and the manifest");
+            let pinned = format!(
+                "{}@{}",
+                registry.name(kind),
+                image::Digest::of(list.to_string())
+            );
+            assert_eq!(
+                store.resolve(&reference(&pinned)).expect("pinned").id,
+                image.id
+            );
+            drop(store);
+            bed.forget();
+        }
+        let platform = Platform {
+            architecture: Arch::Amd64,
+            ..Platform::host()
+        };
+        let store = bed.store_for(Registries::default(), platform);
+        let name = registry.name(&format!("{kind}:few"));
+        let error = failure(pull(&store, &name), &name);
+        assert!(
+            error.contains("linux/s390x") && error.contains("linux/amd64"),
+            "{error}"
+        );
+        bed.is_clean(0, 0);
+        drop(store);
+    }
+}
+
+#[test]
+fn layers_that_are_equal_or_empty_are_layers() {
+    let bed = Bed::new("equal");
+    let _registry = bed.registry();
+    let line = Line::to(REGISTRY, |_| Fault::None);
+    let (empty, file_a) = (tar_of(&[]), tar_of(&[("a", b"1")]));
+    let gone = tar_of(&[(".wh.a", b"")]);
+    let layers = [empty.clone(), file_a.clone(), gone, empty, file_a];
+    let made = Made::new(Form::Docker, &layers, gzip);
+    made.push(REGISTRY, "app", "v1");
+    let store = bed.store();
+    let image = pull(&store, &line.name("app:v1")).expect("an image");
+    assert_eq!(file(&bed, &store, &image, "a"), "1");
+    for layer in 0..3 {
+        assert_eq!(line.offsets(&made.blob(layer)), [0], "layer {layer}");
+    }
+    bed.is_clean(5, 0);
+
+    // None at all.
+    let made = Made::new(Form::Oci, &[], gzip);
+    made.push(REGISTRY, "scratch", "v1");
+    let image = pull(&store, &line.name("scratch:v1")).expect("an image");
+    assert_eq!(seen(&bed, &store, &image).lines().count(), 1);
+}
+
+/// Layers that are somewhere else, by their URLs, because nobody may put them into a registry.
+#[test]
+fn a_foreign_layer_comes_from_its_url_and_learns_nothing() {
+    let bed = Bed::new("foreign");
+    let _registry = bed.registry();
+    let mut made = Made::new(
+        Form::Docker,
+        &[tar_of(&[("a", b"1")]), tar_of(&[("b", b"2")])],
+        gzip,
+    );
+    let foreign = made.blobs.remove(1);
+    let answer = foreign.clone();
+    let elsewhere = Line::at("127.0.0.1:8000", REGISTRY, move |seen| match seen.path() {
+        "/layer" => Fault::Answer(200, Vec::new(), answer.clone()),
+        _ => Fault::Answer(
+            401,
+            vec![("www-authenticate", "Basic realm=\"me, too\"".into())],
+            Vec::new(),
+        ),
+    });
+    let layer = &mut made.manifest["layers"][1];
+    layer["mediaType"] = json!("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
+    // The first one has it not.
+    layer["urls"] = json!(["http://127.0.0.1:8000/gone", "http://127.0.0.1:8000/layer"]);
+    made.push(REGISTRY, "app", "v1");
+    let store = bed.store();
+    let image = store
+        .pull(&name("127.0.0.1:5000/app:v1"), &with(me()))
+        .expect("an image");
+    assert_eq!(file(&bed, &store, &image, "b"), "2");
+    let asked = elsewhere.seen();
+    assert_eq!(asked.len(), 2);
+    assert!(
+        asked
+            .iter()
+            .all(|seen| seen.head.get("authorization").is_none())
+    );
+
+    // A registry that does have it is enough.
+    push_blob(REGISTRY, "app", &foreign);
+    elsewhere.forget();
+    let other = Store::open_with(bed.path("other"), Options::default()).expect("a store");
+    pull(&other, "127.0.0.1:5000/app:v1").expect("an image");
+    assert_eq!(elsewhere.seen().len(), 0);
+}
+
+#[test]
+fn what_we_cannot_use_is_refused_with_a_reason() {
+    let bed = Bed::new("refused");
+    let registry = bed.registry();
+    let store = bed.store();
+    let mut made = saying(Form::Oci, "secret");
+    made.manifest["layers"][0]["mediaType"] =
+        json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
+    made.push(REGISTRY, "encrypted", "v1");
+    let name = registry.name("encrypted:v1");
+    let error = failure(pull(&store, &name), &name);
+    assert!(
+        error.contains("encrypted") && error.contains(&made.blob(0).to_string()),
+        "{error}"
+    );
+    bed.is_clean(0, 0);
+
+    let schema1 = json!({"schemaVersion": 1, "name": "old", "tag": "v1", "architecture": "amd64",
+        "fsLayers": [{"blobSum": "sha256:00"}], "history": [], "signatures": []});
+    let line = Line::to(REGISTRY, move |seen| match seen.path() {
+        "/v2/old/manifests/v1" => Fault::Answer(
+            200,
+            vec![(
+                "content-type",
+                "application/vnd.docker.distribution.manifest.v1+prettyjws".into(),
+            )],
+            schema1.to_string().into_bytes(),
+        ),
+        "/v2/page/manifests/v1" => Fault::Answer(
+            200,
+            vec![("content-type", "text/html".into())],
+            b"<html>Please log in to the hotel's network</html>".to_vec(),
+        ),
+        _ => Fault::None,
+    });
+    let name = line.name("old:v1");
+    let error = failure(pull(&store, &name), &name);
+    assert!(
+        error.contains("schema 1") && error.contains("push the image again"),
+        "{error}"
+    );
+    let name = line.name("page:v1");
+    let error = failure(pull(&store, &name), &name);
+    assert!(error.contains("/v2/page/manifests/v1"), "{error}");
+
+    for missing in ["app:none", "no/such/repository"] {
+        let name = registry.name(missing);
+        let error = failure(pull(&store, &name), &name);
+        assert!(error.contains("not found"), "{error}");
+    }
+    bed.is_clean(0, 0);
+}
