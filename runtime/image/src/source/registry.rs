@@ -53,7 +53,12 @@ pub(crate) fn find(
         manifests.push(document.digest);
         match read(document, name, platform)? {
             Step::Next(digest) => reference = digest.to_string(),
-            Step::Found(found) => return Ok(Found { manifests, ..found }),
+            Step::Found(found) => {
+                return Ok(Found {
+                    manifests,
+                    ..*found
+                });
+            }
         }
     }
     let reason = format!("more than {MAX_DEPTH} nested indexes");
@@ -65,7 +70,7 @@ pub(crate) enum Step {
     /// An index: the manifest for the platform.
     Next(Digest),
     /// A manifest.
-    Found(Found),
+    Found(Box<Found>),
 }
 
 /// Reads an index or a manifest.
@@ -86,12 +91,12 @@ pub(crate) fn read(
     }
     let is = |part: &str| document.media_type.contains(part) || kind.media_type.contains(part);
     if kind.manifests.is_none() && !is("image.index") && !is("manifest.list") {
-        return Ok(Step::Found(Found {
+        return Ok(Step::Found(Box::new(Found {
             manifests: vec![document.digest],
             digest: document.digest,
             manifest: parse(&document).map_err(failed)?,
             url: document.url,
-        }));
+        })));
     }
     let index: ImageIndex = parse(&document).map_err(failed)?;
     let all: Vec<_> = index.manifests().iter().collect();
