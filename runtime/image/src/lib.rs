@@ -26,6 +26,9 @@
 mod digest;
 mod download;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod limits;
 mod name;

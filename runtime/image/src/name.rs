@@ -1,6 +1,6 @@
 //! Image names, normalised as Docker does it.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -139,10 +139,11 @@ fn is_tag(tag: &str) -> bool {
 }
 
 fn is_registry(host: &str) -> bool {
-    let (name, port) = match host.split_once(':') {
-        None => (host, None),
-        Some((name, port)) => (name, Some(port)),
-    };
+    let (name, port) = split_port(host);
+    if let Some(address) = name.strip_prefix('[') {
+        let address = address.strip_suffix(']').map(str::parse::<Ipv6Addr>);
+        return matches!(address, Some(Ok(_))) && is_port(port);
+    }
     let label = |label: &str| {
         !label.is_empty()
             && label
@@ -151,8 +152,20 @@ fn is_registry(host: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    name.split('.').all(label)
-        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()))
+    name.split('.').all(label) && is_port(port)
+}
+
+/// A host as it stands in a name or a URL, and its port. An IPv6 address is in brackets, and has them
+/// in the result.
+pub(crate) fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
+fn is_port(port: Option<&str>) -> bool {
+    port.is_none_or(|port| !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()))
 }
 
 /// Runs of letters and digits, joined by one `.`, one or two `_`, or any number of `-`.
@@ -206,6 +219,8 @@ mod tests {
             ("docker.io/nginx", "docker.io/library/nginx:latest"),
             ("index.docker.io/nginx", "docker.io/library/nginx:latest"),
             ("localhost/app", "localhost/app:latest"),
+            ("[::1]:5000/app", "[::1]:5000/app:latest"),
+            ("[fd00::7]/app:v1", "[fd00::7]/app:v1"),
             ("localhost:5000/app:v1", "localhost:5000/app:v1"),
             ("quay.io/a/b/c", "quay.io/a/b/c:latest"),
             ("a__b/c-d.e", "docker.io/a__b/c-d.e:latest"),
@@ -241,7 +256,17 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["a..b.c/x", "-a.b/x", "a.b:port/x", "a.b:/x", "../x"] {
+        for text in [
+            "a..b.c/x",
+            "-a.b/x",
+            "a.b:port/x",
+            "a.b:/x",
+            "../x",
+            "[::1/x",
+            "[::1]x/y",
+            "[::1]:/x",
+            "[a:b]/x",
+        ] {
             assert!(
                 matches!(text.parse::<Name>(), Err(NameError::Registry(_))),
                 "{text}"

@@ -50,7 +50,7 @@ impl Challenge {
         Self::parse(&texts)
     }
 
-    fn parse(texts: &[&str]) -> Option<Self> {
+    pub(super) fn parse(texts: &[&str]) -> Option<Self> {
         let mut basic = None;
         for text in texts {
             for challenge in ChallengeParser::new(text).map_while(Result::ok) {

@@ -1,8 +1,10 @@
 //! Where registries are, and how to talk to them.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::Deserialize;
+
+use crate::name::split_port;
 
 /// What an operator says of registries. The default, which says nothing, is what most need.
 ///
@@ -148,10 +150,11 @@ impl Registries {
 
 /// Docker, too, does not ask for TLS on the machine itself.
 fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let (name, _) = split_port(host);
+    let address = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost"
-        || name
-            .parse::<std::net::Ipv4Addr>()
+        || address
+            .parse::<IpAddr>()
             .is_ok_and(|address| address.is_loopback())
 }
 
@@ -206,6 +209,9 @@ mod tests {
         for (registry, plain) in [
             ("localhost:5000", true),
             ("127.0.0.1:80", true),
+            ("[::1]:5000", true),
+            ("[::1]", true),
+            ("[fd00::1]:5000", false),
             ("lab:5000", true),
             ("lab", false),
             ("localhost.example", false),

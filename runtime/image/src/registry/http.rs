@@ -200,6 +200,14 @@ fn message(answer: Response<Body>) -> String {
     message_of(&text)
 }
 
+/// For tests and fuzzers.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_text(text: &str) {
+    assert!(!message_of(text).contains(char::is_control));
+    let _ = retry_after(text, SystemTime::UNIX_EPOCH);
+    let _ = ureq::tls::parse_pem(text.as_bytes()).count();
+}
+
 fn message_of(text: &str) -> String {
     let Ok(json) = serde_json::from_str::<serde_json::Value>(text) else {
         return String::new();

@@ -232,6 +232,15 @@ impl Repository {
     }
 }
 
+/// Reads a text in every way in which texts of registries and of files about them are read.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_text(text: &str) {
+    let _ = auth::Challenge::parse(&[text]);
+    http::read_text(text);
+    let _ = Credentials::from_registry_auth(text);
+    let _ = serde_json::from_str::<Registries>(text);
+}
+
 /// The type that an answer says it has, without parameters.
 fn media_type(headers: &ureq::http::HeaderMap) -> String {
     let value = headers

@@ -16,7 +16,7 @@ use super::{
     config::{Endpoint, TlsConfig},
     http, media_type,
 };
-use crate::Digest;
+use crate::{Digest, name::split_port};
 
 pub(super) struct Place {
     endpoint: Endpoint,
@@ -187,7 +187,7 @@ impl Place {
             ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
             _ => false,
         };
-        http::speaks_no_tls(error) || refused && !self.endpoint.host.contains(':')
+        http::speaks_no_tls(error) || refused && split_port(&self.endpoint.host).1.is_none()
     }
 
     fn url(&self, request: &Request, plain: bool) -> String {

@@ -51,34 +51,60 @@ pub(crate) fn find(
             .manifest(&reference, limits.json_bytes)
             .map_err(&failed)?;
         manifests.push(document.digest);
-        let kind: Kind = parse(&document).map_err(&failed)?;
-        if kind.schema_version != 2 {
-            let reason = format!(
-                "it is a manifest of schema {}; only schema 2 is supported: push the image again \
-                 with a current tool",
-                kind.schema_version
-            );
-            return Err(failed(refuse(&document.url, reason)));
+        match read(document, name, platform)? {
+            Step::Next(digest) => reference = digest.to_string(),
+            Step::Found(found) => {
+                return Ok(Found {
+                    manifests,
+                    ..*found
+                });
+            }
         }
-        let is = |part: &str| document.media_type.contains(part) || kind.media_type.contains(part);
-        if kind.manifests.is_none() && !is("image.index") && !is("manifest.list") {
-            return Ok(Found {
-                manifests,
-                digest: document.digest,
-                manifest: parse(&document).map_err(failed)?,
-                url: document.url,
-            });
-        }
-        let index: ImageIndex = parse(&document).map_err(&failed)?;
-        let all: Vec<_> = index.manifests().iter().collect();
-        let source = name.to_string();
-        let chosen = choose_platform(Path::new(&source), &all, platform)?;
-        reference = digest_of(&document.url, chosen)
-            .map_err(&failed)?
-            .to_string();
     }
     let reason = format!("more than {MAX_DEPTH} nested indexes");
     Err(failed(refuse(&reference, reason)))
+}
+
+/// What a document leads to.
+pub(crate) enum Step {
+    /// An index: the manifest for the platform.
+    Next(Digest),
+    /// A manifest.
+    Found(Box<Found>),
+}
+
+/// Reads an index or a manifest.
+pub(crate) fn read(
+    document: Document,
+    name: &Name,
+    platform: &Platform,
+) -> Result<Step, ImageError> {
+    let failed = |error: RegistryError| ImageError::pull(name, error);
+    let kind: Kind = parse(&document).map_err(failed)?;
+    if kind.schema_version != 2 {
+        let reason = format!(
+            "it is a manifest of schema {}; only schema 2 is supported: push the image again \
+             with a current tool",
+            kind.schema_version
+        );
+        return Err(failed(refuse(&document.url, reason)));
+    }
+    let is = |part: &str| document.media_type.contains(part) || kind.media_type.contains(part);
+    if kind.manifests.is_none() && !is("image.index") && !is("manifest.list") {
+        return Ok(Step::Found(Box::new(Found {
+            manifests: vec![document.digest],
+            digest: document.digest,
+            manifest: parse(&document).map_err(failed)?,
+            url: document.url,
+        })));
+    }
+    let index: ImageIndex = parse(&document).map_err(failed)?;
+    let all: Vec<_> = index.manifests().iter().collect();
+    let source = name.to_string();
+    let chosen = choose_platform(Path::new(&source), &all, platform)?;
+    digest_of(&document.url, chosen)
+        .map(Step::Next)
+        .map_err(failed)
 }
 
 impl Found {
@@ -101,18 +127,28 @@ impl Found {
             .map_err(|error| ImageError::pull(name, error))
     }
 
-    /// Gets the configuration, and plans the layers. `place` says where a blob's file is.
+    /// Gets the configuration.
+    pub(crate) fn config(
+        &self,
+        repository: &Arc<Repository>,
+        name: &Name,
+        limits: &Limits,
+    ) -> Result<Vec<u8>, ImageError> {
+        repository
+            .small_blob(&self.id(name)?, limits.json_bytes)
+            .map(|document| document.bytes)
+            .map_err(|error| ImageError::pull(name, error))
+    }
+
+    /// Plans the layers. `place` says where a blob's file is.
     pub(crate) fn plan(
         self,
-        repository: &Arc<Repository>,
+        config: Vec<u8>,
         name: &Name,
         limits: &Limits,
         place: impl Fn(&Digest) -> std::path::PathBuf,
     ) -> Result<(Plan, Vec<Arc<Download>>), ImageError> {
         let failed = |error: RegistryError| ImageError::pull(name, error);
-        let config = repository
-            .small_blob(&self.id(name)?, limits.json_bytes)
-            .map_err(&failed)?;
         let mut downloads: Vec<Arc<Download>> = Vec::new();
         let mut blobs = Vec::new();
         for layer in self.manifest.layers() {
@@ -135,7 +171,7 @@ impl Found {
             blobs.push((Blob::Download(download), Some((digest, Some(layer.size())))));
         }
         let source = name.to_string();
-        let mut plan = Plan::new(Path::new(&source), config.bytes, blobs, limits)?;
+        let mut plan = Plan::new(Path::new(&source), config, blobs, limits)?;
         plan.manifests = self.manifests;
         plan.names = vec![name.clone()];
         Ok((plan, downloads))

@@ -47,7 +47,8 @@ impl Store {
         }
         let place = |digest: &Digest| self.disk.blobs().join(digest.hex());
         let resumed = found.blobs(name)?.iter().any(|blob| place(blob).exists());
-        let (mut plan, blobs) = found.plan(&repository, name, limits, place)?;
+        let config = found.config(&repository, name, limits)?;
+        let (mut plan, blobs) = found.plan(config, name, limits, place)?;
         plan.downloads = Some(Downloads {
             name: name.clone(),
             repository: repository.clone(),

@@ -58,7 +58,7 @@ impl Bed {
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: '{}'}}}}\n\
              validation: {{manifests: {{urls: {{allow: ['.*']}}}}}}\n\
-             http:\n  addr: {address}\n  secret: none\n{more}",
+             http:\n  addr: '{address}'\n  secret: none\n{more}",
             folder.display()
         );
         fs::write(&config, text).expect("a configuration");

@@ -13,8 +13,9 @@ const NAME: &str = "FAIRLEAD_TEST_PULL_NAME";
 const STORE: &str = "FAIRLEAD_TEST_PULL_STORE";
 const REGISTRIES: &str = "FAIRLEAD_TEST_PULL_REGISTRIES";
 
-/// What the process says before the id of the image.
+/// What the process says before the id of the image, and how much memory it took.
 const PULLED: &str = "pulled ";
+const PEAK: &str = "peak ";
 const FAILED: &str = "failed ";
 
 /// Starts one. `registries` may only have mirrors.
@@ -63,6 +64,18 @@ impl Pull {
         }
     }
 
+    /// Waits for the end, which has to be a good one: bytes of memory that were in use at most.
+    pub fn peak(mut self) -> u64 {
+        let child = self.0.take().expect("it was started");
+        let output = child.wait_with_output().expect("an end");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(PULLED), "{text}");
+        let peak = text
+            .split_once(PEAK)
+            .and_then(|(_, rest)| rest.lines().next()?.parse().ok());
+        peak.expect("a number")
+    }
+
     /// As the kernel does it when there is no memory left.
     pub fn kill(mut self) {
         self.end();
@@ -95,7 +108,14 @@ fn in_the_process() {
     };
     let store = image::Store::open_with(root, options).expect("a store");
     // The runner writes, too: on a line of its own.
-    match super::bed::pull(&store, &text) {
+    let outcome = super::bed::pull(&store, &text);
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let peak = status.split_once("VmHWM:").and_then(|(_, rest)| {
+        let kilobytes: u64 = rest.split_whitespace().next()?.parse().ok()?;
+        Some(kilobytes << 10)
+    });
+    println!("\n{PEAK}{}", peak.expect("a peak"));
+    match outcome {
         Ok(image) => println!("\n{PULLED}{}", image.id),
         Err(error) => println!("\n{FAILED}{error}"),
     }

@@ -4,7 +4,7 @@ use image::{Options, Platform, Registries, Store};
 use oci_spec::image::Arch;
 use serde_json::json;
 
-use crate::{bed::*, common::tree::*, common::*, line::*, made::*};
+use crate::{bed::*, child, common::tree::*, common::*, line::*, made::*};
 
 /// Two layers with everything that a file system can hold, by independent tools; compared file by
 /// file with what umoci unpacks.
@@ -269,6 +269,29 @@ fn layers_that_are_equal_or_empty_are_layers() {
     made.push(REGISTRY, "scratch", "v1");
     let image = pull(&store, &line.name("scratch:v1")).expect("an image");
     assert_eq!(seen(&bed, &store, &image).lines().count(), 1);
+}
+
+/// Neither blobs nor what they hold are ever in memory as a whole.
+#[test]
+fn memory_does_not_grow_with_the_layer() {
+    let bed = Bed::new("memory");
+    let registry = bed.registry();
+    let peak = |tag: &str, size: usize, compress: fn(&[u8]) -> Vec<u8>| {
+        let layer = tar_of(&[("zeros", &vec![0; size])]);
+        Made::new(Form::Oci, &[layer], compress).push(REGISTRY, "app", tag);
+        let text = registry.name(&format!("app:{tag}"));
+        let peak = child::pull(&bed, &text, &Registries::default(), &[]).peak();
+        bed.forget();
+        peak
+    };
+    for (compression, compress) in [("zstd", zstd as fn(&[u8]) -> _), ("plain", plain)] {
+        let small = peak(&format!("{compression}-small"), 1 << 20, compress);
+        let large = peak(&format!("{compression}-large"), 10 << 20, compress);
+        assert!(
+            large < small + (5 << 20),
+            "{compression}: {small}, then {large} bytes"
+        );
+    }
 }
 
 /// Layers that are somewhere else, by their URLs, because nobody may put them into a registry.

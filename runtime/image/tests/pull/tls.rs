@@ -149,6 +149,19 @@ fn without_tls_only_on_the_machine_itself_or_when_configured() {
     attempt(&bed, &text, insecure).expect("configured");
 }
 
+#[test]
+fn registries_may_have_ipv6_addresses() {
+    let bed = Bed::new("ipv6");
+    let registry = bed.registry_at("[::1]:5000", "");
+    let made = saying(Form::Oci, "six");
+    made.push("[::1]:5000", "app", "v1");
+    let store = bed.store();
+    let image = pull(&store, &registry.name("app:v1")).expect("an image");
+    assert_eq!(image.id, made.id());
+    let found = store.resolve(&reference("[::1]:5000/app:v1"));
+    assert_eq!(found.expect("by name").id, made.id());
+}
+
 /// A registry with TLS on the machine itself that is down for a moment: the answer to that is not
 /// to go on without TLS.
 #[test]
