@@ -9,6 +9,7 @@ use container::process;
 use oci_spec::runtime::ContainerState;
 use std::process::ExitCode;
 use std::time::Duration;
+use systemd::Manager;
 
 /// How long a killed process may take to end: what it did in the kernel must come to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,6 +58,10 @@ pub fn destroy(entry: &Entry) -> Result<(), OciError> {
                          /proc/<pid>/stack, and delete it again",
             });
         }
+    }
+    if let Some(unit) = &entry.saved.unit {
+        // Also when its cgroup is gone: one that failed is remembered.
+        Manager::connect()?.stop(unit)?;
     }
     match cgroup {
         Some(cgroup) => Ok(cgroup.delete()?),
