@@ -223,7 +223,7 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
         process: ProcessPlan {
             process,
             linux,
-            capabilities: &capabilities,
+            capabilities,
             stdio: &stdio,
             preserve_fds: options.preserve_fds,
             affinity: None,

@@ -86,7 +86,7 @@ pub fn enter(
         process: ProcessPlan {
             process,
             linux,
-            capabilities: &capabilities,
+            capabilities,
             stdio: &stdio,
             preserve_fds: options.preserve_fds,
             affinity: affinity.and_then(|a| a.cpu_affinity_final().as_deref()),
