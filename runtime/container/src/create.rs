@@ -189,6 +189,8 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     let mut made = Made {
         child: None,
         cgroup: make_cgroup(linux, options.cgroup.as_ref(), options.existing_cgroup)?,
+        #[cfg(feature = "net-devices")]
+        devices: None,
         start_socket: None,
     };
     let listener = match options.start_socket {
@@ -246,6 +248,10 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     }
     if let Some(cgroup) = &made.cgroup {
         cgroup.attach_v1(pid)?;
+    }
+    #[cfg(feature = "net-devices")]
+    {
+        made.devices = crate::netdev::move_in(linux, &namespaces, pid)?;
     }
     say(&ours, ATTACHED)?;
     let warnings = attend(&mut made, &ours, spec, options.identity.as_ref(), pid)?;
@@ -342,6 +348,10 @@ impl Created {
             return Err(self.made.vanished("start"));
         };
         self.made.start_socket = None;
+        #[cfg(feature = "net-devices")]
+        if let Some(devices) = self.made.devices.take() {
+            devices.keep();
+        }
         let cgroup = self.made.cgroup.take();
         let warnings = std::mem::take(&mut self.warnings);
         Ok(Started {
@@ -364,6 +374,8 @@ struct Child {
 struct Made {
     child: Option<Child>,
     cgroup: Option<Cgroup>,
+    #[cfg(feature = "net-devices")]
+    devices: Option<crate::netdev::Moved>,
     start_socket: Option<PathBuf>,
 }
 

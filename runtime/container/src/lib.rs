@@ -39,6 +39,8 @@ mod lsm;
 mod mask;
 mod mounts;
 mod namespaces;
+#[cfg(feature = "net-devices")]
+mod netdev;
 mod placement;
 pub mod process;
 mod procfs;

@@ -112,7 +112,11 @@ fn processing_time() {
 
 #[test]
 fn sets() {
-    let of = |cpus: &str| cpu(|cpu| drop(cpu.set_cpus(Some(cpus.into()))));
+    let of = |cpus: &str| {
+        cpu(|cpu| {
+            cpu.set_cpus(Some(cpus.into()));
+        })
+    };
     assert_eq!(
         shown(&of("0-1,9"), &machine(252, V2)),
         ["AllowedCPUs=[Byte(3) Byte(2)]"]
