@@ -23,6 +23,7 @@ use crate::plane::PlaneError;
 use crate::record::{Local, now};
 use crate::store::StoreError;
 
+pub use bundle::capabilities;
 pub use files::ResolvConf;
 pub use recover::recover;
 pub use state::{Step, Want, after_error, next};

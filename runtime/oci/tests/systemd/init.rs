@@ -26,11 +26,13 @@ set -e
 mount -t tmpfs run /run
 mount -t proc proc /proc
 mkdir -p /run/lock /run/units /run/none
-if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+names=$(cd /sys/fs/cgroup && ls)
+unified=$(cd /sys/fs/cgroup && echo cgroup.controllers*)
+# In between: the kernel mounts no file system on itself.
+mount -t tmpfs -o mode=755 cgroups /sys/fs/cgroup
+if [ "$unified" = cgroup.controllers ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 else
-    names=$(cd /sys/fs/cgroup && ls)
-    mount -t tmpfs -o mode=755 cgroups /sys/fs/cgroup
     for name in $names; do
         mkdir "/sys/fs/cgroup/$name"
         case $name in
