@@ -15,7 +15,7 @@ use crate::rootfs::{self, Rootfs};
 use crate::seal::ProcessPlan;
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys::{self, Cloned};
-use crate::{defaults, process, stage, terminal, validate};
+use crate::{defaults, process, rdt, stage, terminal, validate};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{ContainerState, Linux, LinuxNamespaceType, LinuxResources, Spec};
@@ -189,6 +189,7 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     let mut made = Made {
         child: None,
         cgroup: make_cgroup(linux, options.cgroup.as_ref(), options.existing_cgroup)?,
+        rdt: None,
         #[cfg(feature = "net-devices")]
         devices: None,
         start_socket: None,
@@ -249,6 +250,7 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     if let Some(cgroup) = &made.cgroup {
         cgroup.attach_v1(pid)?;
     }
+    made.rdt = rdt::join(linux, options.identity.as_ref(), pid)?;
     #[cfg(feature = "net-devices")]
     {
         made.devices = crate::netdev::move_in(linux, &namespaces, pid)?;
@@ -348,6 +350,9 @@ impl Created {
             return Err(self.made.vanished("start"));
         };
         self.made.start_socket = None;
+        if let Some(class) = self.made.rdt.take() {
+            class.keep();
+        }
         #[cfg(feature = "net-devices")]
         if let Some(devices) = self.made.devices.take() {
             devices.keep();
@@ -374,6 +379,7 @@ struct Child {
 struct Made {
     child: Option<Child>,
     cgroup: Option<Cgroup>,
+    rdt: Option<rdt::Class>,
     #[cfg(feature = "net-devices")]
     devices: Option<crate::netdev::Moved>,
     start_socket: Option<PathBuf>,

@@ -119,6 +119,7 @@ pub fn enter(
     if let Some(cgroup) = target.cgroup {
         cgroup.attach_v1(pid)?;
     }
+    crate::rdt::follow(linux, target.identity, pid)?;
     say(&ours, ATTACHED)?;
     let warnings = match hear(&ours)? {
         Some(Report::Ready { warnings }) => warnings,

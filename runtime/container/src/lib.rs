@@ -46,6 +46,7 @@ pub mod process;
 mod procfs;
 mod program;
 pub mod protect;
+pub mod rdt;
 mod root;
 mod rootfs;
 mod seal;

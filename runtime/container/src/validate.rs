@@ -119,7 +119,7 @@ fn check_linux(linux: &Linux) -> Result<()> {
     if let Some(profile) = linux.seccomp() {
         crate::seccomp::check(profile)?;
     }
-    absent("linux.intelRdt", linux.intel_rdt().is_some())?;
+    crate::rdt::check(linux)?;
     placement::check_linux(linux)?;
     check_net_devices(linux)?;
     if root_propagation(linux.rootfs_propagation().as_deref()).is_none() {

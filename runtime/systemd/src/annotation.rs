@@ -182,9 +182,8 @@ fn word(text: &mut &str, kind: Option<char>) -> Option<Value> {
     if let Some(named) = named {
         return kind.is_none().then(|| value(text, Some(named)))?;
     }
-    match (word, kind) {
-        ("true" | "false", None | Some('b')) => return Some(Value::Bool(word == "true")),
-        _ => {}
+    if let ("true" | "false", None | Some('b')) = (word, kind) {
+        return Some(Value::Bool(word == "true"));
     }
     let whole = || -> Option<i128> {
         let (sign, digits) = match word.strip_prefix('-') {

@@ -59,6 +59,9 @@ pub fn destroy(entry: &Entry) -> Result<(), OciError> {
             });
         }
     }
+    if let Ok(spec) = entry.spec() {
+        container::rdt::remove(&spec, &entry.saved.id)?;
+    }
     if let Some(unit) = &entry.saved.unit {
         // Also when its cgroup is gone: one that failed is remembered.
         Manager::connect()?.stop(unit)?;

@@ -109,8 +109,17 @@ impl Init {
     pub fn command(&self, words: &[&str]) -> Command {
         // Into the cgroup first, by the names that this process knows: who enters the namespace
         // from outside of its root cannot be moved by those inside (version 2).
-        let enter = r#"while [ "$1" != -- ]; do
-                [ ! -e "$1" ] || echo 0 >"$1" || exit 99
+        let enter = r#"enter() {
+                # The kernel may be busy with a cgroup whose processes are just ending.
+                for try in 1 2 3 4 5; do
+                    echo 0 >"$1" && return
+                    echo "no way into $1" >&2
+                    sleep 0.2
+                done
+                return 1
+            }
+            while [ "$1" != -- ]; do
+                [ ! -e "$1" ] || enter "$1" || exit 99
                 shift
             done
             shift
