@@ -14,6 +14,9 @@ pub fn parse_capability(name: &str) -> Option<oci_spec::runtime::Capability> {
 }
 
 /// What the program will hold.
+///
+/// What cannot be granted is left out with a warning, as the specification wants it (config.md,
+/// "Linux Process", `capabilities`): a profile may name what only other kernels have.
 #[derive(Debug, Default)]
 pub struct CapabilitySets {
     bounding: CapsHashSet,
@@ -23,22 +26,18 @@ pub struct CapabilitySets {
     ambient: CapsHashSet,
     /// What was to be ambient and cannot be.
     not_ambient: CapsHashSet,
+    /// What was asked for in any set, and nobody here can give.
+    beyond: CapsHashSet,
 }
 
 impl CapabilitySets {
     /// Reads them from the specification (none given means none held) and checks them against
-    /// each other and against what this process may hand on.
+    /// each other.
     pub fn from_spec(spec: Option<&LinuxCapabilities>) -> Result<Self, ContainerError> {
         let Some(spec) = spec else {
             return Ok(Self::default());
         };
-        let ours = caps::read(None, CapSet::Bounding).map_err(|error| {
-            ContainerError::invalid(
-                "process.capabilities",
-                format!("read own bounding set: {error}"),
-            )
-        })?;
-        let read = |set: &'static str, list: &Option<Capabilities>| {
+        let read = |set: &str, list: &Option<Capabilities>| -> Result<_, ContainerError> {
             let mut result = CapsHashSet::new();
             for capability in list.iter().flatten() {
                 let name = caps::to_canonical(&capability.to_string());
@@ -48,12 +47,6 @@ impl CapabilitySets {
                         format!("{name} is unknown"),
                     )
                 })?;
-                if !ours.contains(&capability) {
-                    return Err(ContainerError::CapabilityUnavailable {
-                        set,
-                        capability: name,
-                    });
-                }
                 result.insert(capability);
             }
             Ok(result)
@@ -72,6 +65,7 @@ impl CapabilitySets {
             permitted,
             ambient,
             not_ambient,
+            beyond: CapsHashSet::new(),
         };
         sets.check()?;
         Ok(sets)
@@ -87,14 +81,51 @@ impl CapabilitySets {
         }
     }
 
+    /// Leaves out what the calling process cannot hand on, in the namespaces where the program
+    /// will run: in a user namespace of its own it has more than outside.
+    pub fn limit_to_own(&mut self) -> Setup<()> {
+        let bounding = caps::read(None, CapSet::Bounding).map_err(failed("read", "bounding"))?;
+        let permitted = caps::read(None, CapSet::Permitted).map_err(failed("read", "permitted"))?;
+        self.limit_to(&bounding, &permitted);
+        Ok(())
+    }
+
+    fn limit_to(&mut self, bounding: &CapsHashSet, permitted: &CapsHashSet) {
+        let Self { beyond, .. } = self;
+        let mut keep = |set: &mut CapsHashSet, own: &CapsHashSet| {
+            beyond.extend(set.difference(own));
+            set.retain(|one| own.contains(one));
+        };
+        keep(&mut self.bounding, bounding);
+        let own = bounding & permitted;
+        for set in [
+            &mut self.effective,
+            &mut self.inheritable,
+            &mut self.permitted,
+            &mut self.ambient,
+        ] {
+            keep(set, &own);
+        }
+        self.not_ambient.retain(|one| !self.beyond.contains(one));
+    }
+
     /// What the program will not hold although it was asked for.
-    pub fn warnings(&self) -> impl Iterator<Item = SetupFailure> {
-        let mut names: Vec<_> = self.not_ambient.iter().map(ToString::to_string).collect();
-        names.sort();
-        names.into_iter().map(|name| {
-            let object = format!("ambient capability {name}");
-            SetupFailure::because("raise", object, "it is not both permitted and inheritable")
-        })
+    pub fn warnings(&self) -> Vec<SetupFailure> {
+        let named = |set: &CapsHashSet, kind: &str, reason: &str| {
+            let mut names: Vec<_> = set.iter().map(ToString::to_string).collect();
+            names.sort();
+            let warning = |name| {
+                let object = format!("{kind}capability {name}");
+                SetupFailure::because("grant", object, reason)
+            };
+            names.into_iter().map(warning).collect::<Vec<_>>()
+        };
+        let beyond = "it is outside the bounding set of this runtime, or this kernel has no such; \
+                      the program runs without it";
+        let mut warnings = named(&self.beyond, "", beyond);
+        let reason = "it is not both permitted and inheritable";
+        warnings.extend(named(&self.not_ambient, "ambient ", reason));
+        warnings
     }
 
     /// First half, while still root: what no program may gain later.
@@ -180,9 +211,41 @@ mod tests {
             .expect("valid");
         let sets = CapabilitySets::from_spec(Some(&spec)).expect("valid");
         assert_eq!(sets.ambient, [Capability::CAP_KILL].into());
-        let warnings: Vec<_> = sets.warnings().map(|w| w.to_string()).collect();
+        let warnings: Vec<_> = sets.warnings().iter().map(ToString::to_string).collect();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("CAP_CHOWN"), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_out() {
+        use oci_spec::runtime::Capability as C;
+        let all: Capabilities = [C::Chown, C::Kill, C::SysTime].into_iter().collect();
+        let spec = LinuxCapabilitiesBuilder::default()
+            .bounding(all.clone())
+            .effective(all.clone())
+            .permitted(all.clone())
+            .inheritable(all.clone())
+            .ambient(all)
+            .build()
+            .expect("valid");
+        let mut sets = CapabilitySets::from_spec(Some(&spec)).expect("valid");
+        let bounding = [Capability::CAP_CHOWN, Capability::CAP_KILL].into();
+        let permitted = [Capability::CAP_KILL, Capability::CAP_SYS_TIME].into();
+        sets.limit_to(&bounding, &permitted);
+        assert_eq!(sets.bounding, bounding);
+        for set in [
+            &sets.effective,
+            &sets.permitted,
+            &sets.inheritable,
+            &sets.ambient,
+        ] {
+            assert_eq!(*set, [Capability::CAP_KILL].into());
+        }
+        sets.check().expect("consistent");
+        let warnings: Vec<_> = sets.warnings().iter().map(ToString::to_string).collect();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("CAP_CHOWN"), "{warnings:?}");
+        assert!(warnings[1].contains("CAP_SYS_TIME"), "{warnings:?}");
     }
 
     #[test]

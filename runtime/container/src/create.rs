@@ -15,7 +15,7 @@ use crate::rootfs::{self, Rootfs};
 use crate::seal::ProcessPlan;
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys::{self, Cloned};
-use crate::{defaults, fault, process, stage, terminal, validate};
+use crate::{defaults, fault, process, rdt, stage, terminal, validate};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{ContainerState, Linux, LinuxNamespaceType, LinuxResources, Spec};
@@ -190,6 +190,9 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     let mut made = Made {
         child: None,
         cgroup: make_cgroup(linux, options.cgroup.as_ref(), options.existing_cgroup)?,
+        rdt: None,
+        #[cfg(feature = "net-devices")]
+        devices: None,
         start_socket: None,
     };
     let listener = match options.start_socket {
@@ -224,7 +227,7 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
         process: ProcessPlan {
             process,
             linux,
-            capabilities: &capabilities,
+            capabilities,
             stdio: &stdio,
             preserve_fds: options.preserve_fds,
             affinity: None,
@@ -247,6 +250,11 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     }
     if let Some(cgroup) = &made.cgroup {
         cgroup.attach_v1(pid)?;
+    }
+    made.rdt = rdt::join(linux, options.identity.as_ref(), pid)?;
+    #[cfg(feature = "net-devices")]
+    {
+        made.devices = crate::netdev::move_in(linux, &namespaces, pid)?;
     }
     say(&ours, ATTACHED)?;
     let warnings = attend(&mut made, &ours, spec, options.identity.as_ref(), pid)?;
@@ -343,6 +351,13 @@ impl Created {
             return Err(self.made.vanished("start"));
         };
         self.made.start_socket = None;
+        if let Some(class) = self.made.rdt.take() {
+            class.keep();
+        }
+        #[cfg(feature = "net-devices")]
+        if let Some(devices) = self.made.devices.take() {
+            devices.keep();
+        }
         let cgroup = self.made.cgroup.take();
         let warnings = std::mem::take(&mut self.warnings);
         Ok(Started {
@@ -365,6 +380,9 @@ struct Child {
 struct Made {
     child: Option<Child>,
     cgroup: Option<Cgroup>,
+    rdt: Option<rdt::Class>,
+    #[cfg(feature = "net-devices")]
+    devices: Option<crate::netdev::Moved>,
     start_socket: Option<PathBuf>,
 }
 

@@ -87,7 +87,7 @@ pub fn enter(
         process: ProcessPlan {
             process,
             linux,
-            capabilities: &capabilities,
+            capabilities,
             stdio: &stdio,
             preserve_fds: options.preserve_fds,
             affinity: affinity.and_then(|a| a.cpu_affinity_final().as_deref()),
@@ -120,6 +120,7 @@ pub fn enter(
     if let Some(cgroup) = target.cgroup {
         cgroup.attach_v1(pid)?;
     }
+    crate::rdt::follow(linux, target.identity, pid)?;
     say(&ours, ATTACHED)?;
     let warnings = match hear(&ours)? {
         Some(Report::Ready { warnings }) => warnings,

@@ -26,14 +26,6 @@ pub enum ContainerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A capability that this process itself may not hand on.
-    #[error("process.capabilities.{set}: {capability} is outside the bounding set of this runtime")]
-    CapabilityUnavailable {
-        /// Which of the five sets.
-        set: &'static str,
-        /// The capability, `CAP_...`.
-        capability: String,
-    },
     /// The caller has more than one thread, so it cannot be cloned safely.
     #[error("a container can be created only by a process with one thread")]
     Multithreaded,
@@ -95,7 +87,6 @@ impl ContainerError {
     pub fn step(&self) -> &str {
         match self {
             Self::Unsupported { .. } | Self::Invalid { .. } => "spec",
-            Self::CapabilityUnavailable { .. } => "capabilities",
             Self::Multithreaded | Self::System { .. } | Self::Vanished { .. } => "create",
             Self::Open { what, .. } => what,
             Self::Setup(failure) => &failure.step,

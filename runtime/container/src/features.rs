@@ -32,8 +32,20 @@ pub fn features() -> Features {
         .set_seccomp(Some(crate::seccomp::known()))
         .set_apparmor(ApparmorBuilder::default().enabled(true).build().ok())
         .set_selinux(SelinuxBuilder::default().enabled(true).build().ok())
-        .set_intel_rdt(IntelRdtBuilder::default().enabled(false).build().ok())
-        .set_net_devices(NetDevicesBuilder::default().enabled(false).build().ok())
+        .set_intel_rdt(
+            IntelRdtBuilder::default()
+                .enabled(true)
+                .schemata(true)
+                .monitoring(true)
+                .build()
+                .ok(),
+        )
+        .set_net_devices(
+            NetDevicesBuilder::default()
+                .enabled(cfg!(feature = "net-devices"))
+                .build()
+                .ok(),
+        )
         .set_memory_policy(
             MemoryPolicyBuilder::default()
                 .modes(text(&MODES))

@@ -41,11 +41,14 @@ mod lsm;
 mod mask;
 mod mounts;
 mod namespaces;
+#[cfg(feature = "net-devices")]
+mod netdev;
 mod placement;
 pub mod process;
 mod procfs;
 mod program;
 pub mod protect;
+pub mod rdt;
 mod root;
 mod rootfs;
 mod seal;

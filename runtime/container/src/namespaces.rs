@@ -91,6 +91,13 @@ impl Namespaces {
         }
     }
 
+    /// The namespace of this kind that is joined.
+    #[cfg(feature = "net-devices")]
+    pub fn joined_fd(&self, kind: LinuxNamespaceType) -> Option<std::os::fd::BorrowedFd<'_>> {
+        let joined = self.joined.iter().find(|joined| joined.kind == kind)?;
+        Some(std::os::fd::AsFd::as_fd(&joined.fd))
+    }
+
     /// Whether the process that clones the container's must itself change namespaces first.
     ///
     /// PID and time namespaces hold only for children. One user namespace joined, or a new one

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 pub struct ProcessPlan<'a> {
     pub process: &'a Process,
     pub linux: &'a Linux,
-    pub capabilities: &'a CapabilitySets,
+    pub capabilities: CapabilitySets,
     pub stdio: &'a Stdio,
     /// How many descriptors from 3 on the program inherits.
     pub preserve_fds: u32,
@@ -45,6 +45,7 @@ pub fn arm<'a>(
     procfs: &ProcFs,
     warnings: &mut Vec<SetupFailure>,
 ) -> Setup<Armed<'a>> {
+    plan.capabilities.limit_to_own()?;
     warnings.extend(plan.capabilities.warnings());
     placement::apply(plan.process, plan.linux, procfs, warnings)?;
     placement::set_affinity(plan.affinity)?;

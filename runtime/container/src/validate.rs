@@ -119,12 +119,9 @@ fn check_linux(linux: &Linux) -> Result<()> {
     if let Some(profile) = linux.seccomp() {
         crate::seccomp::check(profile)?;
     }
-    absent("linux.intelRdt", linux.intel_rdt().is_some())?;
+    crate::rdt::check(linux)?;
     placement::check_linux(linux)?;
-    absent(
-        "linux.netDevices",
-        linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
-    )?;
+    check_net_devices(linux)?;
     if root_propagation(linux.rootfs_propagation().as_deref()).is_none() {
         return Err(ContainerError::unsupported(
             "linux.rootfsPropagation",
@@ -164,6 +161,17 @@ fn check_linux(linux: &Linux) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(feature = "net-devices")]
+fn check_net_devices(linux: &Linux) -> Result<()> {
+    crate::netdev::check(linux).map_err(|(field, reason)| ContainerError::invalid(field, reason))
+}
+
+#[cfg(not(feature = "net-devices"))]
+fn check_net_devices(linux: &Linux) -> Result<()> {
+    let devices = linux.net_devices().as_ref();
+    absent("linux.netDevices", devices.is_some_and(|d| !d.is_empty()))
 }
 
 /// Whether the container has a namespace of this kind that is not the host's.

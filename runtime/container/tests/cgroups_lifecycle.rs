@@ -2,7 +2,7 @@
 
 mod common;
 use common::{Sandbox, in_process, until};
-use container::cgroup::{Driver, Existing, FreezerState, Layout, Version};
+use container::cgroup::{Existing, FreezerState, Layout, Version};
 use container::{Cgroup, CgroupError, CgroupPath};
 use oci_spec::runtime::LinuxResources;
 use std::fs;
@@ -237,7 +237,7 @@ fn a_relative_path() {
     let found: Vec<(String, PathBuf)> = in_process(|| {
         // SAFETY: getpid has no preconditions.
         cgroup.attach(unsafe { libc::getpid() }).expect("attach");
-        let path = CgroupPath::from_spec(Some("box/c1"), "c1", Driver::Cgroupfs).expect("path");
+        let path = CgroupPath::from_spec(Some("box/c1"), "c1").expect("path");
         let made = Cgroup::create_at(&path, &none(), Existing::Refuse).expect("relative");
         // As another process would find it again, which is elsewhere.
         let text = serde_json::to_string(&path).expect("json");
@@ -305,7 +305,7 @@ fn a_part_of_a_hierarchy_is_mounted() {
         let after = Layout::detect().expect("layout");
         assert_eq!(after.hierarchies.len(), before.hierarchies.len());
         // In version 2 "beside", in version 1 "below" the caller's own.
-        let path = CgroupPath::from_spec(Some("sub/c"), "c", Driver::Cgroupfs).expect("path");
+        let path = CgroupPath::from_spec(Some("sub/c"), "c").expect("path");
         assert!(
             path.bases
                 .values()

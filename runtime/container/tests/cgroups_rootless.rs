@@ -2,7 +2,7 @@
 
 mod common;
 use common::{Sandbox, in_process, until};
-use container::cgroup::{Driver, Existing, Layout, LayoutKind, Version};
+use container::cgroup::{Existing, Layout, LayoutKind, Version};
 use container::{Cgroup, CgroupError, CgroupPath};
 use oci_spec::runtime::LinuxResources;
 use std::fs;
@@ -92,7 +92,7 @@ fn below_a_delegated_cgroup() {
         // device.
         limit.set_devices(Some(container::defaults::device_rules()));
         // Relative to its own cgroup: beside it.
-        let place = CgroupPath::from_spec(Some("c1"), "c1", Driver::Cgroupfs).expect("path");
+        let place = CgroupPath::from_spec(Some("c1"), "c1").expect("path");
         let cgroup = Cgroup::create_best_effort(&place, &limit, Existing::Refuse)
             .expect("create")
             .expect("a cgroup");
@@ -127,7 +127,7 @@ fn a_controller_that_is_not_delegated() {
         return;
     };
     let error: String = as_user(Some(&user), || {
-        let place = CgroupPath::from_spec(Some("c1"), "c1", Driver::Cgroupfs).expect("path");
+        let place = CgroupPath::from_spec(Some("c1"), "c1").expect("path");
         let error = Cgroup::create_best_effort(&place, &limit, Existing::Refuse);
         let error = error.map(|_| ()).expect_err("refused");
         assert!(
@@ -183,7 +183,7 @@ fn a_missing_path_of_an_ordinary_user() {
     };
     let expected = user.join("fairlead-oci/c1");
     let made: bool = as_user(Some(&user), || {
-        let place = CgroupPath::from_spec(None, "c1", Driver::Cgroupfs).expect("path");
+        let place = CgroupPath::from_spec(None, "c1").expect("path");
         let none = LinuxResources::default();
         let cgroup = Cgroup::create_best_effort(&place, &none, Existing::Refuse);
         let cgroup = cgroup.expect("create").expect("a cgroup");

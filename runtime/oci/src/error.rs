@@ -60,6 +60,8 @@ pub enum OciError {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
+    Systemd(#[from] systemd::SystemdError),
+    #[error(transparent)]
     Process(#[from] ProcessError),
     #[error("{step}: {errno}")]
     System {

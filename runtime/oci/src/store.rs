@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use systemd::UnitPath;
 
 /// How long a command that is forced waits for another that has the container.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +39,9 @@ pub struct Saved {
     pub owner: u32,
     /// Its cgroup, unless it has none of its own.
     pub cgroup: Option<CgroupPath>,
+    /// The unit that this cgroup is, where systemd makes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitPath>,
     /// The first process and when that was started ([`process::start_time`]), once it exists.
     pub process: Option<(i32, u64)>,
 }
@@ -212,6 +216,7 @@ fn half_made(id: &str) -> Saved {
         created: String::new(),
         owner: 0,
         cgroup: None,
+        unit: None,
         process: None,
     }
 }

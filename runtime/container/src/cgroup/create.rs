@@ -21,6 +21,9 @@ pub enum Existing {
     /// Used when it has no process and is not frozen, otherwise refused: for clients that make
     /// the cgroup before they call the runtime. Limits that it has and that are not given stay.
     UseEmpty,
+    /// Used with the process that holds it, and made where it is missing: for callers that have
+    /// systemd make it.
+    Managed,
 }
 
 /// The controllers that are handed down in version 2, asked for or not, so that what is used can
@@ -173,6 +176,7 @@ fn make_place(place: &Place, needs: &Needs, existing: Existing, best_effort: boo
             Ok((false, _)) if existing == Existing::Refuse => {
                 return Err(CgroupError::Exists(place.full_path()));
             }
+            Ok((false, _)) if existing == Existing::Managed => return Ok(false),
             Ok((false, dir)) => return usable(place, &dir).map(|()| false),
             Err(error) if error.is_gone() && tries > 0 => {}
             Err(error) => return Err(error),

@@ -18,6 +18,17 @@ pub(super) fn check(rules: &[LinuxDeviceCgroup]) -> Result<()> {
     Filter::of(rules).map(drop)
 }
 
+/// What rules allow, in the form of version 1's files (`c 1:3 rwm`, with `*` for every number);
+/// `None` when that is everything but some.
+///
+/// # Errors
+/// A rule makes no sense.
+pub fn allowed_devices(rules: &[LinuxDeviceCgroup]) -> Result<Option<Vec<String>>> {
+    let filter = Filter::of(rules)?;
+    let lines = filter.exceptions.iter().map(Exception::line).collect();
+    Ok((!filter.allow).then_some(lines))
+}
+
 /// Applies the rules in order; the last that matches decides. Without any rule nothing is
 /// changed. In place of rules applied before there is no moment in which more is allowed than
 /// by the old or the new ones.

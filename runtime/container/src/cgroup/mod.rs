@@ -22,11 +22,13 @@ pub mod stats;
 mod walk;
 
 pub use create::Existing;
+pub use device::allowed_devices;
 pub use error::CgroupError;
 pub use events::{Event, Events};
 pub use freezer::FreezerState;
 pub use group::Cgroup;
 pub use layout::{Hierarchy, Layout, LayoutKind, Version};
-pub use path::{CgroupPath, DEFAULT_PARENT, Driver, UnitPath};
+pub use path::{CgroupPath, DEFAULT_PARENT};
+pub use resources::{cpu_list, cpu_weight, io_weight};
 pub use shims::{SHIMS, enter, remove_parent};
 pub use stats::{RuncEvent, Stats};

@@ -11,16 +11,6 @@ use std::path::{Component, Path, PathBuf};
 /// is below the user's own cgroup.
 pub const DEFAULT_PARENT: &str = "/fairlead-oci";
 
-/// Who makes the cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Driver {
-    /// This library, in the file system.
-    Cgroupfs,
-    /// systemd, as a transient unit.
-    Systemd,
-}
-
 /// Where a cgroup is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupPath {
@@ -52,19 +42,13 @@ impl CgroupPath {
     ///   namespace or a bind mount is not the machine's;
     /// - relative: below the caller's own cgroup; in version 2 beside it, since a cgroup with
     ///   processes has no children with controllers there;
-    /// - missing or empty: below [`DEFAULT_PARENT`];
-    /// - with [`Driver::Systemd`]: `slice:prefix:name` is the unit `prefix-name.scope` in that
-    ///   slice, or the unit `name` when that ends in `.slice`. An empty slice is `system.slice`,
-    ///   of an ordinary user `user.slice` below the user's service manager.
+    /// - missing or empty: below [`DEFAULT_PARENT`].
     ///
     /// # Errors
-    /// The path is not one (`..`, blanks, the root itself, not three parts for systemd), or it is
-    /// relative and the caller's own cgroup is not below what is mounted.
-    pub fn from_spec(path: Option<&str>, id: &str, driver: Driver) -> Result<Self> {
+    /// The path is not one (`..`, blanks, the root itself), or it is relative and the
+    /// caller's own cgroup is not below what is mounted.
+    pub fn from_spec(path: Option<&str>, id: &str) -> Result<Self> {
         let path = path.filter(|path| !path.is_empty());
-        if driver == Driver::Systemd {
-            return UnitPath::from_spec(path, id)?.cgroup();
-        }
         let ordinary_user = !nix::unistd::geteuid().is_root();
         let (given, relative) = match path {
             Some(path) => (components(path)?, !path.starts_with('/')),
@@ -116,119 +100,6 @@ fn bases(layout: &Layout) -> Result<BTreeMap<String, String>> {
         bases.insert(hierarchy.name(), format!("/{}", base.to_string_lossy()));
     }
     Ok(bases)
-}
-
-/// A unit of systemd and the slice it is in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnitPath {
-    /// `machine.slice`.
-    pub slice: String,
-    /// `prefix-name.scope`, or a slice.
-    pub unit: String,
-}
-
-impl UnitPath {
-    /// From `slice:prefix:name`.
-    ///
-    /// # Errors
-    /// It has not these three parts, or one of them is no name of a unit.
-    pub fn from_spec(path: Option<&str>, id: &str) -> Result<Self> {
-        let default = format!(":fairlead:{id}");
-        let path = path.unwrap_or(&default);
-        let bad = |reason| CgroupError::BadPath {
-            path: path.into(),
-            reason,
-        };
-        let parts: Vec<_> = path.split(':').collect();
-        let [slice, prefix, name] = parts.as_slice() else {
-            return Err(bad("with systemd it has the form slice:prefix:name"));
-        };
-        let slice = match *slice {
-            "" if nix::unistd::geteuid().is_root() => "system.slice",
-            "" => "user.slice",
-            slice => slice,
-        };
-        expand_slice(slice)?;
-        let unit = if name.ends_with(".slice") {
-            expand_slice(name)?;
-            (*name).to_string()
-        } else if prefix.is_empty() {
-            format!("{name}.scope")
-        } else {
-            format!("{prefix}-{name}.scope")
-        };
-        // systemd.unit(5): letters, digits, and these; at most 255 bytes.
-        let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-        if name.is_empty() || unit.len() > 255 || !unit.chars().all(allowed) {
-            return Err(bad("no name of a systemd unit"));
-        }
-        Ok(Self {
-            slice: slice.into(),
-            unit,
-        })
-    }
-
-    /// Where systemd puts the unit.
-    ///
-    /// # Errors
-    /// An ordinary user's service manager is not above the caller.
-    pub fn cgroup(&self) -> Result<CgroupPath> {
-        // A slice is in the slices that its own name tells, whatever it was to be in.
-        let parent = if self.unit.ends_with(".slice") {
-            let path = expand_slice(&self.unit)?;
-            let above = path.parent().unwrap_or(Path::new(""));
-            above.to_owned()
-        } else {
-            expand_slice(&self.slice)?
-        };
-        let mut path = CgroupPath::new(format!("/{}", parent.to_string_lossy()), &self.unit);
-        if !nix::unistd::geteuid().is_root() {
-            let own = OwnCgroups::read()?;
-            for hierarchy in &Layout::detect()?.hierarchies {
-                if let Some(manager) = own.below(hierarchy).as_deref().and_then(user_manager) {
-                    let base = format!("/{}", manager.to_string_lossy());
-                    path.bases.insert(hierarchy.name(), base);
-                }
-            }
-        }
-        Ok(path)
-    }
-}
-
-/// The cgroup of the user's service manager, `.../user@1000.service`, when `own` is below it.
-fn user_manager(own: &Path) -> Option<PathBuf> {
-    let name = format!("user@{}.service", nix::unistd::geteuid());
-    own.ancestors()
-        .find(|path| path.file_name() == Some(name.as_ref()))
-        .map(Path::to_owned)
-}
-
-/// The slices that a slice is in are in its name: `a-b.slice` is `a.slice/a-b.slice`
-/// (systemd.slice(5)).
-fn expand_slice(slice: &str) -> Result<PathBuf> {
-    let bad = |reason| CgroupError::BadPath {
-        path: slice.into(),
-        reason,
-    };
-    let Some(stem) = slice.strip_suffix(".slice") else {
-        return Err(bad("a slice ends in \".slice\""));
-    };
-    if stem == "-" {
-        return Ok(PathBuf::new());
-    }
-    let mut path = PathBuf::new();
-    let mut so_far = String::new();
-    for part in stem.split('-') {
-        if part.is_empty() || part.contains(['/', ':']) || part.bytes().any(|b| b <= b' ') {
-            return Err(bad("no name of a slice"));
-        }
-        if !so_far.is_empty() {
-            so_far.push('-');
-        }
-        so_far.push_str(part);
-        path.push(format!("{so_far}.slice"));
-    }
-    Ok(path)
 }
 
 /// A path without `..`, `.`, double slashes and the leading one.
@@ -291,20 +162,17 @@ mod tests {
 
     #[test]
     fn absolute() {
-        let path = CgroupPath::from_spec(Some("/a/b//c"), "id", Driver::Cgroupfs).expect("valid");
+        let path = CgroupPath::from_spec(Some("/a/b//c"), "id").expect("valid");
         assert_eq!(path, CgroupPath::new("/a/b", "c"));
-        let at_the_root = CgroupPath::from_spec(Some("/c"), "id", Driver::Cgroupfs).expect("valid");
+        let at_the_root = CgroupPath::from_spec(Some("/c"), "id").expect("valid");
         assert_eq!(
             at_the_root.in_hierarchy(&hierarchy("pids")).expect("path"),
             Path::new("c")
         );
         for bad in ["/", "/..", "/a/../b", "../a", "/a b/c", "/a\n", "."] {
-            assert!(
-                CgroupPath::from_spec(Some(bad), "id", Driver::Cgroupfs).is_err(),
-                "{bad}"
-            );
+            assert!(CgroupPath::from_spec(Some(bad), "id").is_err(), "{bad}");
         }
-        assert!(CgroupPath::from_spec(None, "../id", Driver::Cgroupfs).is_err());
+        assert!(CgroupPath::from_spec(None, "../id").is_err());
     }
 
     #[test]
@@ -317,35 +185,5 @@ mod tests {
         assert_eq!(pids, Path::new("p/c"));
         path.bases.insert("memory".into(), "/../x".into());
         assert!(path.in_hierarchy(&hierarchy("memory")).is_err());
-    }
-
-    #[test]
-    fn units() {
-        let unit = UnitPath::from_spec(Some("machine-a.slice:libpod:abc"), "id").expect("valid");
-        assert_eq!(
-            (unit.slice.as_str(), unit.unit.as_str()),
-            ("machine-a.slice", "libpod-abc.scope")
-        );
-        assert_eq!(
-            expand_slice("machine-a.slice").expect("valid"),
-            Path::new("machine.slice/machine-a.slice")
-        );
-        assert_eq!(expand_slice("-.slice").expect("valid"), Path::new(""));
-        let slice = UnitPath::from_spec(Some("system.slice::a-b.slice"), "id").expect("valid");
-        assert_eq!(slice.unit, "a-b.slice");
-        for bad in [
-            "/a/b",
-            "a.slice:b",
-            "a:b:c",
-            "a.slice:b:",
-            "a--b.slice:p:n",
-            "-a.slice:p:n",
-            "a.slice:p:n/m",
-            "a.slice:p:n m",
-            "../x.slice:p:n",
-            "a.slice:b:c:d",
-        ] {
-            assert!(UnitPath::from_spec(Some(bad), "id").is_err(), "{bad}");
-        }
     }
 }

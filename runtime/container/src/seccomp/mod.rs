@@ -42,6 +42,7 @@ mod assemble;
 mod cache;
 mod compile;
 mod digest;
+mod docker;
 mod filter;
 mod flags;
 mod known;
@@ -54,7 +55,7 @@ pub use cache::Cache;
 pub use filter::{Filter, Listener};
 pub use known::known;
 pub use notify::Agent;
-pub use parse::parse;
+pub use parse::{parse, parse_docker};
 
 pub(crate) use arch::native as native_arch;
 

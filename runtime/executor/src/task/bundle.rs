@@ -175,7 +175,7 @@ fn seccomp(c: &v1::ContainerSpec) -> Result<Option<LinuxSeccomp>, BundleError> {
         v1::SeccompMode::Unconfined => Ok(None),
         v1::SeccompMode::Custom => {
             let text = privileges.map_or(&[][..], |privileges| &privileges.seccomp_profile);
-            let profile = container::seccomp::parse(text);
+            let profile = container::seccomp::parse_docker(text, &capabilities(c));
             profile.map(Some).map_err(BundleError::Seccomp)
         }
     }
@@ -264,7 +264,8 @@ fn working_dir(c: &v1::ContainerSpec, image: &Image) -> PathBuf {
     PathBuf::from(own.or(image.working_dir()).unwrap_or("/"))
 }
 
-fn capabilities(c: &v1::ContainerSpec) -> Capabilities {
+/// The capabilities of the task's processes.
+pub fn capabilities(c: &v1::ContainerSpec) -> Capabilities {
     let is_all = |name: &String| name.eq_ignore_ascii_case("all");
     let named = |list: &[String]| -> Capabilities {
         list.iter()
@@ -471,4 +472,43 @@ fn labels(def: &TaskDef) -> HashMap<String, String> {
         }
     }
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of Docker's form, as Swarm delivers it.
+    const PROFILE: &str = r#"{
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "archMap": [{ "architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"] }],
+        "syscalls": [
+            { "names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [], "comment": "", "includes": {}, "excludes": {} },
+            { "names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": { "caps": ["CAP_SYS_ADMIN"] } },
+            { "names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": { "caps": ["CAP_SYS_ADMIN"] } },
+            { "names": ["bpf"], "action": "SCMP_ACT_ALLOW", "includes": { "minKernel": "99.0" } }
+        ]
+    }"#;
+
+    #[test]
+    fn a_profile_of_docker_is_for_the_tasks_capabilities() {
+        let names = |add: &[&str]| {
+            let c = v1::ContainerSpec {
+                capability_add: add.iter().map(ToString::to_string).collect(),
+                privileges: Some(v1::Privileges {
+                    seccomp_mode: v1::SeccompMode::Custom.into(),
+                    seccomp_profile: PROFILE.into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            let profile = seccomp(&c).expect("valid").expect("a profile");
+            container::seccomp::check(&profile).expect("usable");
+            let entries = profile.syscalls().clone().unwrap_or_default();
+            let names = entries.iter().flat_map(|entry| entry.names().clone());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[]), ["read", "clone"]);
+        assert_eq!(names(&["CAP_SYS_ADMIN"]), ["read", "mount"]);
+    }
 }

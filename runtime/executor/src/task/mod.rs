@@ -24,6 +24,7 @@ use crate::plane::PlaneError;
 use crate::record::{Local, now};
 use crate::store::StoreError;
 
+pub use bundle::capabilities;
 pub use files::ResolvConf;
 pub use image::{credentials, registries};
 pub use recover::recover;

@@ -9,6 +9,7 @@ use fairlead_api::v1;
 use super::network::unknown;
 use super::violations::{At, Violations, check_name};
 use super::{parse_capability, parse_signal};
+use crate::task::capabilities;
 
 /// Checks it; the stop signal's number, where one is named.
 pub fn check_container(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) -> Option<i32> {
@@ -76,7 +77,7 @@ pub fn check_container(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) ->
         check_host(v, at.field("hosts").index(i), line);
     }
     if let Some(privileges) = &c.privileges {
-        check_privileges(v, at.field("privileges"), privileges);
+        check_privileges(v, at.field("privileges"), c, privileges);
     }
     if c.pids_limit < 0 {
         v.add(
@@ -133,11 +134,16 @@ fn refuse_unsupported(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) {
     );
 }
 
-fn check_privileges(v: &mut Violations, at: At<'_>, privileges: &v1::Privileges) {
+fn check_privileges(
+    v: &mut Violations,
+    at: At<'_>,
+    c: &v1::ContainerSpec,
+    privileges: &v1::Privileges,
+) {
     let profile = &privileges.seccomp_profile;
     match v1::SeccompMode::try_from(privileges.seccomp_mode) {
         Ok(v1::SeccompMode::Custom) => {
-            let parsed = ::container::seccomp::parse(profile);
+            let parsed = ::container::seccomp::parse_docker(profile, &capabilities(c));
             if let Err(error) = parsed.and_then(|p| ::container::seccomp::check(&p)) {
                 v.add(at.field("seccomp_profile"), error.to_string());
             }

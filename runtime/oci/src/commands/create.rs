@@ -7,12 +7,13 @@ use crate::error::OciError;
 use crate::store::{Entry, Saved, write_pid};
 use crate::time;
 use crate::tty;
-use container::cgroup::{Driver, Existing};
+use container::cgroup::Existing;
 use container::hooks::{self, Point};
 use container::{CgroupPath, CreateOptions, Rootfs, Started, connect_console, process};
 use oci_spec::runtime::{ContainerState, Spec};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use systemd::{Manager, UnitPath};
 
 pub fn run(context: &Context<'_>, args: args::Create) -> Result<ExitCode, OciError> {
     let console = args
@@ -32,13 +33,20 @@ pub fn create(
     bundle: &Bundle,
     console: Option<OwnedFd>,
 ) -> Result<(Entry, Started), OciError> {
+    let place = place(context, &args.id, &bundle.spec)?;
+    let (cgroup, systemd) = match place {
+        Place::None => (None, None),
+        Place::Cgroup(path) => (Some(path), None),
+        Place::Unit(unit, manager) => (Some(manager.cgroup(&unit)?), Some((unit, manager))),
+    };
     let saved = Saved {
         id: args.id.clone(),
         bundle: bundle.directory.clone(),
         rootfs: bundle.root()?,
         created: time::rfc3339(time::now()),
         owner: nix::unistd::geteuid().as_raw(),
-        cgroup: cgroup(context, &args.id, &bundle.spec)?,
+        cgroup,
+        unit: systemd.as_ref().map(|(unit, _)| unit.clone()),
         process: None,
     };
     let cgroup = saved.cgroup.as_ref().map(ToString::to_string);
@@ -48,7 +56,15 @@ pub fn create(
         saved.id
     ));
     let mut entry = context.store.add(saved, &bundle.text)?;
-    match make(context, args, bundle, console, &mut entry) {
+    let made = match systemd {
+        None => make(context, args, bundle, console, &mut entry),
+        Some((unit, mut manager)) => {
+            in_unit(context, &unit, &mut manager, &bundle.spec, &args.id, || {
+                make(context, args, bundle, console, &mut entry)
+            })
+        }
+    };
+    match made {
         Ok(started) => {
             for warning in &started.warnings {
                 context.log.warning(&warning.to_string());
@@ -81,7 +97,10 @@ fn make(
         // Who says so knows that there are no limits then.
         linux.set_cgroups_path(None).set_resources(None);
     }
-    options.existing_cgroup = Existing::UseEmpty;
+    options.existing_cgroup = match entry.saved.unit {
+        Some(_) => Existing::Managed,
+        None => Existing::UseEmpty,
+    };
     options.stdio = tty::stdio(console.is_some())?;
     options.console = console;
     options.seccomp = context.filter(&spec)?;
@@ -134,22 +153,52 @@ pub fn cgroup(
     id: &str,
     spec: &Spec,
 ) -> Result<Option<CgroupPath>, OciError> {
-    let driver = match context.cgroups {
-        CgroupManager::Disabled => return Ok(None),
-        CgroupManager::Cgroupfs => Driver::Cgroupfs,
-        CgroupManager::Systemd => {
-            return Err(OciError::Option {
-                option: "--cgroup-manager",
-                reason: "systemd is not supported yet; use cgroupfs".into(),
-            });
-        }
-    };
-    let path = spec
-        .linux()
-        .as_ref()
-        .and_then(|l| l.cgroups_path().as_ref());
+    Ok(match place(context, id, spec)? {
+        Place::None => None,
+        Place::Cgroup(path) => Some(path),
+        Place::Unit(unit, manager) => Some(manager.cgroup(&unit)?),
+    })
+}
+
+/// Where the container's cgroup is to be, and who makes it.
+enum Place {
+    None,
+    Cgroup(CgroupPath),
+    Unit(UnitPath, Manager),
+}
+
+fn place(context: &Context<'_>, id: &str, spec: &Spec) -> Result<Place, OciError> {
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|l| l.cgroups_path().as_ref());
     let path = path.map(|path| path.to_string_lossy());
-    Ok(Some(CgroupPath::from_spec(path.as_deref(), id, driver)?))
+    Ok(match context.cgroups {
+        CgroupManager::Disabled => Place::None,
+        CgroupManager::Cgroupfs => Place::Cgroup(CgroupPath::from_spec(path.as_deref(), id)?),
+        CgroupManager::Systemd => {
+            let unit = UnitPath::from_spec(path.as_deref(), id)?;
+            Place::Unit(unit, Manager::connect()?)
+        }
+    })
+}
+
+/// Has systemd make the unit, and then makes the container in it.
+fn in_unit(
+    context: &Context<'_>,
+    unit: &UnitPath,
+    manager: &mut Manager,
+    spec: &Spec,
+    id: &str,
+    make: impl FnOnce() -> Result<Started, OciError>,
+) -> Result<Started, OciError> {
+    let held = manager.start(unit, id, spec)?; // a unit that is not ours is not touched
+    let made = make();
+    drop(held); // from now on the container holds it
+    if made.is_err()
+        && let Err(error) = manager.stop(unit)
+    {
+        context.log.warning(&error.to_string());
+    }
+    made
 }
 
 /// A hook that fails then cannot change anything any more.

@@ -10,6 +10,7 @@ use container::{Cgroup, CgroupError, process};
 use oci_spec::runtime::ContainerState;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use systemd::Manager;
 
 /// How long a killed process may take to end: what it did in the kernel must come to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,6 +66,13 @@ pub fn destroy(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
                          /proc/<pid>/stack, and delete it again",
             });
         }
+    }
+    if let Ok(spec) = entry.spec() {
+        container::rdt::remove(&spec, id)?;
+    }
+    if let Some(unit) = &entry.saved.unit {
+        // Also when its cgroup is gone: one that failed is remembered.
+        Manager::connect()?.stop(unit)?;
     }
     let Some(cgroup) = cgroup else {
         return Ok(());

@@ -6,6 +6,13 @@ use container::features;
 use std::process::ExitCode;
 
 pub fn run() -> Result<ExitCode, OciError> {
-    print(&features::features())?;
+    let mut features = features::features();
+    // The library makes cgroups in the file system; this program also has systemd make them.
+    if let Some(linux) = features.linux_mut()
+        && let Some(cgroup) = linux.cgroup_mut()
+    {
+        cgroup.set_systemd(Some(true)).set_systemd_user(Some(true));
+    }
+    print(&features)?;
     Ok(ExitCode::SUCCESS)
 }

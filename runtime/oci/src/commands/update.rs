@@ -10,11 +10,17 @@ use oci_spec::runtime::{
 };
 use std::path::Path;
 use std::process::ExitCode;
+use systemd::Manager;
 
 pub fn run(context: &Context<'_>, args: &args::Update) -> Result<ExitCode, OciError> {
     let resources = resources(args)?;
     let entry = context.store.get(&args.id)?;
-    freeze::required(&entry)?.update(&resources)?;
+    let cgroup = freeze::required(&entry)?;
+    if let Some(unit) = &entry.saved.unit {
+        // First: systemd writes the files when it is told, and not everything as exactly.
+        Manager::connect()?.update(unit, &resources)?;
+    }
+    cgroup.update(&resources)?;
     Ok(ExitCode::SUCCESS)
 }
 

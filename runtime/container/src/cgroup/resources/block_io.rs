@@ -185,7 +185,7 @@ pub fn settings_v2(io: &LinuxBlockIo, dir: &Dir) -> Vec<Setting> {
 
 /// A weight of version 1 (10..1000) as one of `io.weight` (1..10000), on a straight line through
 /// both ends, as runc and crun have it.
-fn cost_weight(weight: u16) -> u64 {
+pub fn cost_weight(weight: u16) -> u64 {
     1 + u64::from(weight.saturating_sub(10)) * 9999 / 990
 }
 

@@ -21,6 +21,15 @@ use super::layout::{Layout, Version};
 use oci_spec::runtime::LinuxResources;
 use setting::{Setting, settle};
 
+pub use block_io::cost_weight as io_weight;
+pub use cpu::weight as cpu_weight;
+
+/// The bits of a list of CPUs or memory nodes such as `0-3,7`, the lowest first; `None` when it is
+/// none.
+pub fn cpu_list(list: &str) -> Option<Vec<u8>> {
+    crate::cpulist::parse(list).ok()
+}
+
 /// The controllers that resources need, each with the field that asks for it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Needs(Vec<(String, String)>);

@@ -51,6 +51,7 @@ fn tasks() {
         dns_config = Some(v1::DnsConfig { nameservers: vec!["x".into()], ..Default::default() }) => "dns_config.nameservers[0]", "no IP address";
         privileges = Some(v1::Privileges { seccomp_mode: 2, ..Default::default() }) => "privileges.seccomp_profile", "linux.seccomp";
         privileges = Some(v1::Privileges { seccomp_mode: 2, seccomp_profile: br#"{"defaultAction":"SCMP_ACT_NOPE"}"#.into(), ..Default::default() }) => "privileges.seccomp_profile", "defaultAction";
+        privileges = Some(v1::Privileges { seccomp_mode: 2, seccomp_profile: br#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"x","action":"SCMP_ACT_LOG","includes":{"minKernel":"new"}}]}"#.into(), ..Default::default() }) => "privileges.seccomp_profile", "includes.minKernel";
         privileges = Some(v1::Privileges { seccomp_profile: b"{}".into(), ..Default::default() }) => "privileges.seccomp_profile", "only with";
         privileges = Some(v1::Privileges { seccomp_mode: 9, ..Default::default() }) => "privileges.seccomp_mode", "no value";
         privileges = Some(v1::Privileges { selinux_context: Some(v1::SelinuxContext::default()), ..Default::default() }) => "privileges.selinux_context", "not supported yet";
