@@ -2,13 +2,13 @@
 //! by anything that the image or its mounts put at `/proc`.
 
 use crate::error::{Context, Setup, SetupFailure};
-use crate::sys::FsContext;
+use crate::sys::{self, FsContext};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -33,10 +33,7 @@ impl ProcFs {
 
     /// Reads one file, named relative to `/proc`.
     pub fn read(&self, path: &str) -> Result<String, Errno> {
-        let mut text = String::new();
-        let mut file = self.open(path, OFlag::O_RDONLY)?;
-        file.read_to_string(&mut text).map_err(errno)?;
-        Ok(text)
+        sys::read_text(self.open(path, OFlag::O_RDONLY)?)
     }
 
     fn open(&self, path: &str, flags: OFlag) -> Result<File, Errno> {

@@ -69,23 +69,28 @@ impl Root {
             Err(Errno::ENOENT) => {}
             result => return result.map_err(|errno| refused("open directory", path, errno)),
         }
-        let mut so_far = PathBuf::from("/");
-        let mut dir = self
-            .open(&so_far, flags, links)
-            .step("open directory", "/")?;
-        for name in names(path)? {
-            so_far.push(name);
-            dir = match self.open(&so_far, flags, links) {
-                Ok(next) => next,
-                Err(Errno::ENOENT) => {
-                    // `dir` is a descriptor inside the root and `name` one component: the new
-                    // directory cannot land elsewhere. A dangling link gives EEXIST.
-                    mkdirat(&dir, name, Mode::from_bits_truncate(0o755))
-                        .map_err(|errno| refused("create directory", &so_far, errno))?;
-                    beneath(&dir, name, flags).step("open directory", so_far.display())?
-                }
+        // The deepest directory that is there. Most often it is the parent.
+        let all = names(path)?;
+        let place = |depth: usize| {
+            let parts = all.get(..depth).unwrap_or_default();
+            Path::new("/").join(parts.iter().collect::<PathBuf>())
+        };
+        let mut there = all.len().saturating_sub(1);
+        let mut dir = loop {
+            let so_far = place(there);
+            match self.open(&so_far, flags, links) {
+                Ok(dir) => break dir,
+                Err(Errno::ENOENT) if there > 0 => there -= 1,
                 Err(errno) => return Err(refused("open directory", &so_far, errno)),
-            };
+            }
+        };
+        for (depth, name) in all.iter().enumerate().skip(there) {
+            // `dir` is a descriptor inside the root and `name` one component: the new directory
+            // cannot land elsewhere. A dangling link gives EEXIST.
+            let so_far = place(depth + 1);
+            mkdirat(&dir, *name, Mode::from_bits_truncate(0o755))
+                .map_err(|errno| refused("create directory", &so_far, errno))?;
+            dir = beneath(&dir, name, flags).step("open directory", so_far.display())?;
         }
         Ok(dir)
     }

@@ -14,10 +14,10 @@ use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root};
 use crate::sys;
 use nix::mount::MsFlags;
+use nix::sys::stat::SFlag;
 use oci_spec::runtime::Mount;
 use options::Recursive;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// Mounts all of them in order. `label` is the SELinux context of new file systems.
@@ -93,12 +93,9 @@ fn propagate(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()
 
 /// Whether a descriptor is of a character device with these numbers.
 pub fn is_char_device(fd: &OwnedFd, major: u32, minor: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(copy) = fd.try_clone() else {
-        return false;
-    };
     // fstat works on an O_PATH descriptor.
-    std::fs::File::from(copy).metadata().is_ok_and(|data| {
-        data.file_type().is_char_device() && data.rdev() == libc::makedev(major, minor)
+    sys::fstat(fd).is_ok_and(|found| {
+        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+        kind == SFlag::S_IFCHR && found.st_rdev == libc::makedev(major, minor)
     })
 }

@@ -1,6 +1,7 @@
 //! System calls that neither `nix` nor `caps` offers. All of this crate's raw calls are here.
 
 mod bpf;
+mod file;
 mod mount;
 mod namespace;
 mod proc;
@@ -9,6 +10,7 @@ mod seccomp;
 pub mod terminal;
 
 pub use bpf::*;
+pub use file::*;
 pub use mount::*;
 pub use namespace::*;
 pub use proc::*;
