@@ -41,20 +41,22 @@ pub fn populate(root: &Root, devices: &[LinuxDevice]) -> Setup<()> {
         && sys::fstat(&dev).is_ok_and(|found| found.st_mode & Mode::S_ISGID.bits() == 0)
         && geteuid().is_root();
     let before = umask(Mode::empty());
-    let result = DEFAULT_NODES.into_iter().try_for_each(|(name, major, minor)| {
-        let node = Node {
-            kind: SFlag::S_IFCHR,
-            major,
-            minor,
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        };
-        if fresh && node.make_new(&dev, name) {
-            return Ok(());
-        }
-        node.make(&dev, name, Path::new(&format!("/dev/{name}")))
-    });
+    let result = DEFAULT_NODES
+        .into_iter()
+        .try_for_each(|(name, major, minor)| {
+            let node = Node {
+                kind: SFlag::S_IFCHR,
+                major,
+                minor,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            };
+            if fresh && node.make_new(&dev, name) {
+                return Ok(());
+            }
+            node.make(&dev, name, Path::new(&format!("/dev/{name}")))
+        });
     umask(before);
     result?;
     for (target, name) in LINKS {

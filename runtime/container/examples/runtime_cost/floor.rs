@@ -116,9 +116,7 @@ impl Floor {
                 full,
                 rootfs: CString::new(options.rootfs.as_os_str().as_encoded_bytes())?,
                 view: groups.view()?,
-                masked_files: paths(linux.masked_paths(), |path| {
-                    path.exists() && !path.is_dir()
-                })?,
+                masked_files: paths(linux.masked_paths(), |path| path.exists() && !path.is_dir())?,
                 masked_directories: paths(linux.masked_paths(), Path::is_dir)?,
                 read_only: paths(linux.readonly_paths(), Path::exists)?,
                 null: std::fs::File::options()
@@ -206,7 +204,10 @@ impl Way for Floor {
 impl Inside {
     /// Becomes the program.
     fn run(&self, go: usize) -> ! {
-        call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 0, 0, 0, 0]);
+        call(
+            libc::SYS_prctl,
+            [libc::PR_SET_DUMPABLE as usize, 0, 0, 0, 0],
+        );
         let mut word = 0u8;
         call(libc::SYS_read, [go, (&raw mut word) as usize, 1]);
         call(libc::SYS_umask, [0]);

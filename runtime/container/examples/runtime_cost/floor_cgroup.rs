@@ -111,11 +111,7 @@ impl Groups {
                 }
             }
             let limits = [
-                (
-                    "memory",
-                    "memory.limit_in_bytes",
-                    specs::MEMORY.to_string(),
-                ),
+                ("memory", "memory.limit_in_bytes", specs::MEMORY.to_string()),
                 ("cpu", "cpu.cfs_period_us", specs::PERIOD.to_string()),
                 ("cpu", "cpu.cfs_quota_us", specs::QUOTA.to_string()),
                 ("pids", "pids.max", specs::PIDS.to_string()),

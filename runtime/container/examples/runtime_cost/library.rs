@@ -32,7 +32,11 @@ impl Way for Library {
         let mut options = CreateOptions::new(Rootfs::Directory(self.rootfs.clone()));
         options.cgroup = Some(self.cgroup.clone());
         let begin = Instant::now();
-        let profile = self.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+        let profile = self
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|l| l.seccomp().as_ref());
         if let Some(profile) = profile {
             options.seccomp = Some(self.cache.get(profile)?.0);
         }

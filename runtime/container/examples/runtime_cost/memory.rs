@@ -182,10 +182,15 @@ fn conmons(program: &Path, runtime: &Path, options: &Options) -> Outcome<f64> {
         command.arg("-P").arg(bundle.join("conmon"));
         command.arg("--exit-dir").arg(&bundle);
         command.arg("--socket-dir-path").arg(&sockets);
-        command.arg("-l").arg(format!("k8s-file:{}", bundle.join("log").display()));
+        command
+            .arg("-l")
+            .arg(format!("k8s-file:{}", bundle.join("log").display()));
         command.args(["--runtime-arg", "--root", "--runtime-arg"]);
         command.arg(options.work.join("conmon.state"));
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()?;
         if !status.success() {
             return Err(format!("{command:?}: {status}").into());
         }
@@ -211,7 +216,10 @@ fn conmons(program: &Path, runtime: &Path, options: &Options) -> Outcome<f64> {
 fn average(pids: &[i32]) -> Outcome<f64> {
     // Not in the middle of their start.
     std::thread::sleep(std::time::Duration::from_millis(200));
-    let kept = pids.iter().map(|pid| private(*pid)).collect::<Outcome<Vec<_>>>()?;
+    let kept = pids
+        .iter()
+        .map(|pid| private(*pid))
+        .collect::<Outcome<Vec<_>>>()?;
     Ok(kept.iter().sum::<f64>() / kept.len().max(1) as f64)
 }
 

@@ -64,7 +64,8 @@ impl Layout {
     /// The mount table cannot be read, or nothing usable is in it.
     pub fn detect() -> Result<Self> {
         let path = Path::new("/proc/self/mountinfo");
-        let mountinfo = sys::read_file(path).map_err(|errno| file_error("read", path, None, errno))?;
+        let mountinfo =
+            sys::read_file(path).map_err(|errno| file_error("read", path, None, errno))?;
         let mut layout = Self::parse(&mountinfo);
         layout.hierarchies.retain_mut(|hierarchy| {
             // A mount may be hidden by a later one on the same place.

@@ -112,7 +112,9 @@ pub fn attach(
         None => open(entry, options)?,
     };
     // What was opened decides, not a second look at the path.
-    let kind = sys::fstat(&tree).step("stat source of", shown(entry))?.st_mode;
+    let kind = sys::fstat(&tree)
+        .step("stat source of", shown(entry))?
+        .st_mode;
     let links = links_at(entry.destination());
     let target = if SFlag::from_bits_truncate(kind & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
         root.make_dir(entry.destination(), links)?

@@ -74,13 +74,13 @@ impl Cache {
         &self,
         profile: &LinuxSeccomp,
     ) -> Result<(Filter, Option<ContainerError>), ContainerError> {
-        // Whether from the cache or not: the kernel may be another than that of last time.
-        let checked = Checked::new(profile)?;
         if let Some(mut filter) = self.load(profile) {
-            filter.listener = checked.into_listener();
+            // The same profile was checked before it was compiled. The kernel may be another since:
+            // that is looked at when a container is created.
+            filter.listener = super::listener(profile)?;
             return Ok((filter, None));
         }
-        let filter = checked.compile(profile)?;
+        let filter = Checked::new(profile)?.compile(profile)?;
         let stored = self.store(&filter).map_err(|errno| ContainerError::Open {
             what: "new file in seccomp cache",
             path: self.path.clone(),

@@ -5,8 +5,8 @@ use super::create::run_poststop;
 use crate::args;
 use crate::error::OciError;
 use crate::store::Entry;
-use container::process;
-use oci_spec::runtime::ContainerState;
+use container::{Cgroup, process};
+use oci_spec::runtime::{ContainerState, Spec};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,9 +40,24 @@ pub fn delete(context: &Context<'_>, entry: Entry) -> Result<(), OciError> {
     entry.forget()
 }
 
+/// As [`delete`], by whoever has made it and knows its specification and its cgroup.
+pub fn delete_known(
+    context: &Context<'_>,
+    entry: Entry,
+    spec: &Spec,
+    cgroup: Option<Cgroup>,
+) -> Result<(), OciError> {
+    destroy_in(&entry, cgroup)?;
+    run_poststop(context, spec, &entry);
+    entry.forget()
+}
+
 /// Kills the container's processes and removes its cgroup.
 pub fn destroy(entry: &Entry) -> Result<(), OciError> {
-    let cgroup = entry.cgroup()?;
+    destroy_in(entry, entry.cgroup()?)
+}
+
+fn destroy_in(entry: &Entry, cgroup: Option<Cgroup>) -> Result<(), OciError> {
     if let Some(cgroup) = &cgroup {
         // Frozen processes too, which by a signal alone would not end.
         cgroup.kill()?;

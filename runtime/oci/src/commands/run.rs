@@ -32,7 +32,8 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
         Some(console) => Some(tty::Relay::new(tty::receive(console)?)),
         None => None,
     };
-    if let Err(error) = start::start(context, &entry) {
+    let process = (started.pid, &started.pidfd);
+    if let Err(error) = start::begin(context, &entry, &bundle.spec, process) {
         // The error that led here is the one to report.
         if let Err(error) = delete::delete(context, entry) {
             context.log.warning(&error.to_string());
@@ -47,7 +48,7 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
     if !args.keep {
         match context.store.get(&id) {
             Err(OciError::NotFound(_)) => {} // somebody else was faster
-            entry => delete::delete(context, entry?)?,
+            entry => delete::delete_known(context, entry?, &bundle.spec, started.cgroup)?,
         }
     }
     Ok(foreground::exit_code(exit))
