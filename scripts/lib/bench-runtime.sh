@@ -4,7 +4,7 @@
 # alone. The measuring is done by a program, runtime/container/examples/runtime_cost; here is what it
 # needs. To be sourced after bench-places.sh.
 
-runtime_samples=10 # of each configuration, in each round
+runtime_samples=5 # of each configuration, in each round
 
 # The others by the names that the table has for them.
 runtimes=(crun runc)

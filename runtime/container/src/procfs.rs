@@ -6,6 +6,7 @@ use crate::sys::{self, FsContext};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
@@ -13,16 +14,18 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// procfs of the PID namespace of the process that opened it.
-pub struct ProcFs(OwnedFd);
+pub struct ProcFs(OnceCell<OwnedFd>);
 
 impl ProcFs {
     pub fn new() -> Setup<Self> {
-        let open = || {
-            let context = FsContext::open("proc")?;
-            context.create()?;
-            context.mount(0)
-        };
-        Ok(Self(open().step("mount", "a private procfs")?))
+        Ok(Self(OnceCell::from(
+            mounted().step("mount", "a private procfs")?,
+        )))
+    }
+
+    /// Mounted when it is first used, if at all.
+    pub fn later() -> Self {
+        Self(OnceCell::new())
     }
 
     /// Writes one file, named relative to `/proc`.
@@ -43,7 +46,14 @@ impl ProcFs {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(resolve);
-        let fd = openat2(&self.0, Path::new(path), how)?;
+        let root = match self.0.get() {
+            Some(root) => root,
+            None => {
+                let new = mounted()?;
+                self.0.get_or_init(|| new)
+            }
+        };
+        let fd = openat2(root, Path::new(path), how)?;
         if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC {
             return Err(Errno::EXDEV);
         }
@@ -62,6 +72,12 @@ impl ProcFs {
         }
         Ok(())
     }
+}
+
+fn mounted() -> Result<OwnedFd, Errno> {
+    let context = FsContext::open("proc")?;
+    context.create()?;
+    context.mount(0)
 }
 
 fn errno(error: std::io::Error) -> Errno {

@@ -56,7 +56,10 @@ pub fn mount(root: &Root, entry: &Mount, options: &MountOptions, label: Option<&
     }
     set_recursive(&mount, entry, options)?;
     sys::move_mount(&mount, &target).step("mount", &what)?;
-    propagate(&mount, entry, options)
+    match options.born_private {
+        true => Ok(()),
+        false => propagate(&mount, entry, options),
+    }
 }
 
 fn set_recursive(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()> {

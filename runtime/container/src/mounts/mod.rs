@@ -28,8 +28,12 @@ pub fn mount_all(
     cgroup: CgroupView<'_>,
     label: Option<&str>,
 ) -> Setup<()> {
+    // A new mount is private unless the one that it is put on is not, and the root is.
+    let mut all_private = true;
     for (i, entry) in mounts.iter().enumerate() {
-        let options = parse(entry)?;
+        let mut options = parse(entry)?;
+        all_private &= options.propagation.is_none() && !options.remount;
+        options.born_private = all_private;
         if options.remount {
             filesystem::remount(root, entry, &options)?;
         } else if is_bind(entry, &options) {
