@@ -41,8 +41,16 @@ pub struct Groups {
 
 /// What the container sees.
 pub struct View {
-    /// Directory, its place inside, and links to that; version 2 alone has none of these.
-    v1: Vec<(CString, CString, Vec<(CString, CString)>)>,
+    /// Version 2 alone has none of these.
+    v1: Vec<Seen>,
+}
+
+/// One hierarchy inside.
+struct Seen {
+    directory: CString,
+    place: CString,
+    /// Target and name.
+    links: Vec<(CString, CString)>,
 }
 
 fn text(path: impl AsRef<Path>) -> Outcome<CString> {
@@ -137,7 +145,11 @@ impl Groups {
                 .map(|alias| Ok((text(&name)?, text(format!("sys/fs/cgroup/{alias}"))?)))
                 .collect::<Outcome<_>>()?;
             let place = text(format!("sys/fs/cgroup/{name}"))?;
-            v1.push((directory.clone(), place, links));
+            v1.push(Seen {
+                directory: directory.clone(),
+                place,
+                links,
+            });
         }
         Ok(View { v1 })
     }
@@ -203,11 +215,11 @@ impl View {
         let kind = at(c"tmpfs");
         mount(kind, place, kind, none, at(c"mode=755,size=64k"));
         let read_only = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | none;
-        for (directory, place, links) in &self.v1 {
-            call(libc::SYS_mkdir, [at(place), 0o755]);
-            mount(at(directory), place, 0, libc::MS_BIND, 0);
-            mount(0, place, 0, read_only, 0);
-            for (target, name) in links {
+        for seen in &self.v1 {
+            call(libc::SYS_mkdir, [at(&seen.place), 0o755]);
+            mount(at(&seen.directory), &seen.place, 0, libc::MS_BIND, 0);
+            mount(0, &seen.place, 0, read_only, 0);
+            for (target, name) in &seen.links {
                 call(libc::SYS_symlink, [at(target), at(name)]);
             }
         }
