@@ -130,10 +130,17 @@ impl CapabilitySets {
 
     /// First half, while still root: what no program may gain later.
     pub fn limit_bounding(&self) -> Setup<()> {
-        let held = caps::read(None, CapSet::Bounding).map_err(failed("read", "bounding"))?;
-        for capability in held.difference(&self.bounding) {
-            caps::drop(None, CapSet::Bounding, *capability)
-                .map_err(failed("drop from", "bounding"))?;
+        for capability in caps::all() {
+            if self.bounding.contains(&capability) {
+                continue;
+            }
+            let Err(error) = caps::drop(None, CapSet::Bounding, capability) else {
+                continue;
+            };
+            // One that is not there any more, or not in this kernel, need not go.
+            if caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+                return Err(failed("drop from", "bounding")(error));
+            }
         }
         Ok(())
     }

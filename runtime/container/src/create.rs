@@ -16,7 +16,7 @@ use crate::seal::ProcessPlan;
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys::{self, Cloned};
 use crate::{defaults, fault, process, rdt, stage, terminal, validate};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{ContainerState, Linux, LinuxNamespaceType, LinuxResources, Spec};
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,20 +39,22 @@ impl Stdio {
     /// # Errors
     /// `/dev/null` cannot be opened.
     pub fn null() -> Result<Self, ContainerError> {
-        let open = || {
-            let path = std::path::Path::new("/dev/null");
-            nix::fcntl::open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(
-                |errno| ContainerError::Open {
-                    what: "stdio",
-                    path: path.into(),
-                    errno,
-                },
-            )
+        let path = std::path::Path::new("/dev/null");
+        let failed = |errno| ContainerError::Open {
+            what: "stdio",
+            path: path.into(),
+            errno,
         };
+        let copy = |fd: &OwnedFd| {
+            let command = FcntlArg::F_DUPFD_CLOEXEC(3);
+            fcntl(fd, command).map(sys::own_fd).map_err(failed)
+        };
+        let stdin = nix::fcntl::open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
+        let stdin = stdin.map_err(failed)?;
         Ok(Self {
-            stdin: open()?,
-            stdout: open()?,
-            stderr: open()?,
+            stdout: copy(&stdin)?,
+            stderr: copy(&stdin)?,
+            stdin,
         })
     }
 

@@ -7,7 +7,8 @@ use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat, umask};
-use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::unistd::{Gid, Uid, fchownat, geteuid, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -34,18 +35,29 @@ const LINKS: [(&str, &str); 5] = [
 /// Makes the default nodes and links and the devices that the specification lists.
 pub fn populate(root: &Root, devices: &[LinuxDevice], procfs: &ProcFs) -> Setup<()> {
     let dev = root.make_dir(Path::new("/dev"), Links::Refuse)?;
-    for (name, major, minor) in DEFAULT_NODES {
-        let node = Node {
-            kind: SFlag::S_IFCHR,
-            major,
-            minor,
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        };
-        let path = format!("/dev/{name}");
-        node.make(&dev, name, Path::new(&path), procfs)?;
-    }
+    // Nothing of a new tmpfs changes what is made in it: no bit for the group, no list of access.
+    let fresh = fstatfs(&dev).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
+        && sys::fstat(&dev).is_ok_and(|found| found.st_mode & Mode::S_ISGID.bits() == 0)
+        && geteuid().is_root();
+    let before = umask(Mode::empty());
+    let result = DEFAULT_NODES
+        .into_iter()
+        .try_for_each(|(name, major, minor)| {
+            let node = Node {
+                kind: SFlag::S_IFCHR,
+                major,
+                minor,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            };
+            if fresh && node.make_new(&dev, name) {
+                return Ok(());
+            }
+            node.make(&dev, name, Path::new(&format!("/dev/{name}")), procfs)
+        });
+    umask(before);
+    result?;
     for (target, name) in LINKS {
         match symlinkat(target, &dev, name) {
             Ok(()) => {}
@@ -106,6 +118,14 @@ struct Node {
 }
 
 impl Node {
+    /// Whether it could be made with the mode that it is to have, belonging to the caller: what is
+    /// left to [`Self::make`] is all that needs a second look.
+    fn make_new(&self, dir: impl AsFd, name: &str) -> bool {
+        let number = nix::sys::stat::makedev(self.major, self.minor);
+        let mode = Mode::from_bits_truncate(self.mode);
+        mknodat(&dir, name, self.kind, mode, number).is_ok()
+    }
+
     fn make(&self, dir: impl AsFd, name: &str, path: &Path, procfs: &ProcFs) -> Setup<()> {
         let shown = path.display();
         let number = nix::sys::stat::makedev(self.major, self.minor);

@@ -185,21 +185,14 @@ pub fn say(socket: &OwnedFd, word: &[u8]) -> Result<(), ContainerError> {
 
 /// One report; `None` when the other side is closed.
 pub fn hear(socket: &OwnedFd) -> Result<Option<Report>, ContainerError> {
-    let mut buffer = vec![0u8; MAX_REPORT];
-    let length = loop {
-        let heard = fault::step("hear")
-            .and_then(|()| recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()));
-        match heard {
-            Err(Errno::EINTR) => {}
-            Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
-            Ok(length) => break length,
-            Err(errno) => {
-                return Err(ContainerError::System {
-                    step: "read report of container process",
-                    errno,
-                });
-            }
-        }
+    // Its length first: reports are short as a rule, and memory for the longest would be pages that
+    // this process takes for nothing.
+    let Some(length) = receive(socket, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)? else {
+        return Ok(None);
+    };
+    let mut buffer = vec![0u8; length.min(MAX_REPORT)];
+    let Some(length) = receive(socket, &mut buffer, MsgFlags::empty())? else {
+        return Ok(None);
     };
     let report = buffer
         .get(..length)
@@ -208,6 +201,28 @@ pub fn hear(socket: &OwnedFd) -> Result<Option<Report>, ContainerError> {
         step: "understand report of container process",
         errno: Errno::EPROTO,
     })
+}
+
+/// `None` when the other side is closed.
+fn receive(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+    flags: MsgFlags,
+) -> Result<Option<usize>, ContainerError> {
+    loop {
+        let heard = fault::step("hear").and_then(|()| recv(socket.as_raw_fd(), buffer, flags));
+        match heard {
+            Err(Errno::EINTR) => {}
+            Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
+            Ok(length) => return Ok(Some(length)),
+            Err(errno) => {
+                return Err(ContainerError::System {
+                    step: "read report of container process",
+                    errno,
+                });
+            }
+        }
+    }
 }
 
 /// Sends one report. By write(2) and not send(2): it may have to pass the program's filter.

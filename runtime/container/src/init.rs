@@ -133,7 +133,10 @@ fn set_up<'a>(
     }
     enter_namespaces(&plan)?;
 
-    let procfs = ProcFs::new()?;
+    let procfs = match needs_procfs(&plan) {
+        true => ProcFs::new()?,
+        false => ProcFs::later(),
+    };
     let new_mounts = plan.namespaces.makes(LinuxNamespaceType::Mount);
     let root = if new_mounts {
         build_root(&mut plan, &procfs)?
@@ -179,6 +182,20 @@ fn set_up<'a>(
         _ => None,
     };
     seal::arm(plan.process, &user, slave, &procfs, warnings)
+}
+
+/// Whether anything is written through procfs, so that it must be mounted before the host's root is
+/// left: inside a user namespace, the one of the container is the only one later, and with paths
+/// that are masked no other may be mounted beside it.
+fn needs_procfs(plan: &Plan<'_>) -> bool {
+    let process = plan.process.process;
+    let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    process.oom_score_adj().is_some()
+        || set(process.apparmor_profile())
+        || set(process.selinux_label())
+        || plan.process.linux.sysctl().is_some()
+        || plan.namespaces.has(LinuxNamespaceType::User)
+        || !user::in_initial_namespace()
 }
 
 /// Else it would be that of whoever started the daemon, and the same for all containers.

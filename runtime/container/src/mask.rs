@@ -6,7 +6,7 @@ use crate::root::{Links, Root};
 use crate::sys::{self, FsContext, attr};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -73,7 +73,7 @@ fn find(root: &Root, path: &str) -> Setup<Option<(OwnedFd, bool)>> {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
         Err(errno) => return Err(SetupFailure::new("find", path, errno)),
     };
-    let mode = fstat(&target).step("stat", path)?.st_mode;
+    let mode = sys::fstat(&target).step("stat", path)?.st_mode;
     let is_dir = mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
     Ok(Some((target, is_dir)))
 }

@@ -2,28 +2,31 @@
 //! by anything that the image or its mounts put at `/proc`.
 
 use crate::error::{Context, Setup, SetupFailure};
-use crate::sys::FsContext;
+use crate::sys::{self, FsContext};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// procfs of the PID namespace of the process that opened it.
-pub struct ProcFs(OwnedFd);
+pub struct ProcFs(OnceCell<OwnedFd>);
 
 impl ProcFs {
     pub fn new() -> Setup<Self> {
-        let open = || {
-            let context = FsContext::open("proc")?;
-            context.create()?;
-            context.mount(0)
-        };
-        Ok(Self(open().step("mount", "a private procfs")?))
+        Ok(Self(OnceCell::from(
+            mounted().step("mount", "a private procfs")?,
+        )))
+    }
+
+    /// Mounted when it is first used, if at all.
+    pub fn later() -> Self {
+        Self(OnceCell::new())
     }
 
     /// procfs of the host, in a process whose `/proc` nobody else can have covered.
@@ -33,18 +36,23 @@ impl ProcFs {
         if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC {
             return Err(Errno::EXDEV);
         }
-        Ok(Self(fd))
+        Ok(Self(OnceCell::from(fd)))
     }
 
     /// Opens for use what was opened with `O_PATH` and looked at: nothing else can have taken its
     /// place since. To open a device or a FIFO is already to do something to it.
     pub fn reopen(&self, fd: impl AsFd, flags: OFlag) -> Result<OwnedFd, Errno> {
-        nix::fcntl::openat(&self.0, &*own(fd), flags | OFlag::O_CLOEXEC, Mode::empty())
+        nix::fcntl::openat(
+            self.root()?,
+            &*own(fd),
+            flags | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
     }
 
     /// Sets the mode of what a descriptor stands for, one of `O_PATH` too.
     pub fn set_mode(&self, fd: impl AsFd, mode: Mode) -> Result<(), Errno> {
-        fchmodat(&self.0, &*own(fd), mode, FchmodatFlags::FollowSymlink)
+        fchmodat(self.root()?, &*own(fd), mode, FchmodatFlags::FollowSymlink)
     }
 
     /// Writes one file, named relative to `/proc`.
@@ -55,10 +63,7 @@ impl ProcFs {
 
     /// Reads one file, named relative to `/proc`.
     pub fn read(&self, path: &str) -> Result<String, Errno> {
-        let mut text = String::new();
-        let mut file = self.open(path, OFlag::O_RDONLY)?;
-        file.read_to_string(&mut text).map_err(errno)?;
-        Ok(text)
+        sys::read_text(self.open(path, OFlag::O_RDONLY)?)
     }
 
     fn open(&self, path: &str, flags: OFlag) -> Result<File, Errno> {
@@ -68,11 +73,19 @@ impl ProcFs {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(resolve);
-        let fd = openat2(&self.0, Path::new(path), how)?;
+        let fd = openat2(self.root()?, Path::new(path), how)?;
         if fstatfs(&fd)?.filesystem_type() != PROC_SUPER_MAGIC {
             return Err(Errno::EXDEV);
         }
         Ok(fd.into())
+    }
+
+    fn root(&self) -> Result<&OwnedFd, Errno> {
+        if let Some(root) = self.0.get() {
+            return Ok(root);
+        }
+        let new = mounted()?;
+        Ok(self.0.get_or_init(|| new))
     }
 
     /// Sets kernel parameters. They were checked by [`check_sysctl`].
@@ -92,6 +105,12 @@ impl ProcFs {
 /// Name of a descriptor of this process.
 fn own(fd: impl AsFd) -> String {
     format!("self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+fn mounted() -> Result<OwnedFd, Errno> {
+    let context = FsContext::open("proc")?;
+    context.create()?;
+    context.mount(0)
 }
 
 fn errno(error: std::io::Error) -> Errno {

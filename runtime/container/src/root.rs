@@ -1,7 +1,7 @@
 //! The root file system as a descriptor: every path of the container is looked up below it, with
 //! `openat2(2)`, so that no symbolic link in an image can lead to the host.
 
-use crate::error::{Context, Setup, SetupFailure};
+use crate::error::{Setup, SetupFailure};
 use crate::procfs::ProcFs;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -91,29 +91,34 @@ impl Root {
             Err(Errno::ENOENT) => {}
             result => return result.map_err(|errno| refused("open directory", path, errno)),
         }
-        let mut so_far = PathBuf::from("/");
-        let mut dir = self
-            .open(&so_far, flags, links)
-            .step("open directory", "/")?;
-        for name in names(path)? {
-            so_far.push(name);
-            dir = match self.open(&so_far, flags, links) {
-                Ok(next) => next,
-                Err(Errno::ENOENT) => {
-                    // `dir` is a descriptor inside the root and `name` one component: the new
-                    // directory cannot land elsewhere. A dangling link gives EEXIST, as does
-                    // another container that was faster in what both share.
-                    match mkdirat(&dir, name, Mode::from_bits_truncate(0o755)) {
-                        Ok(()) | Err(Errno::EEXIST) => {}
-                        Err(errno) => return Err(refused("create directory", &so_far, errno)),
-                    }
-                    beneath(&dir, name, flags).map_err(|errno| match errno {
-                        Errno::ELOOP => refused("create directory", &so_far, Errno::EEXIST),
-                        errno => refused("open directory", &so_far, errno),
-                    })?
-                }
+        // The deepest directory that is there. Most often it is the parent.
+        let all = names(path)?;
+        let place = |depth: usize| {
+            let parts = all.get(..depth).unwrap_or_default();
+            Path::new("/").join(parts.iter().collect::<PathBuf>())
+        };
+        let mut there = all.len().saturating_sub(1);
+        let mut dir = loop {
+            let so_far = place(there);
+            match self.open(&so_far, flags, links) {
+                Ok(dir) => break dir,
+                Err(Errno::ENOENT) if there > 0 => there -= 1,
                 Err(errno) => return Err(refused("open directory", &so_far, errno)),
-            };
+            }
+        };
+        for (depth, name) in all.iter().enumerate().skip(there) {
+            // `dir` is a descriptor inside the root and `name` one component: the new directory
+            // cannot land elsewhere. A dangling link gives EEXIST, as does another container that
+            // was faster in what both share.
+            let so_far = place(depth + 1);
+            match mkdirat(&dir, *name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(refused("create directory", &so_far, errno)),
+            }
+            dir = beneath(&dir, name, flags).map_err(|errno| match errno {
+                Errno::ELOOP => refused("create directory", &so_far, Errno::EEXIST),
+                errno => refused("open directory", &so_far, errno),
+            })?;
         }
         Ok(dir)
     }

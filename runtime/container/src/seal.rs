@@ -160,8 +160,8 @@ fn give_pipes(stdio: [&OwnedFd; 3], uid: u32) -> Setup<()> {
 }
 
 fn is_pipe(fd: impl AsFd) -> bool {
-    use nix::sys::stat::{SFlag, fstat};
-    fstat(fd).is_ok_and(|s| s.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits())
+    use nix::sys::stat::SFlag;
+    sys::fstat(fd).is_ok_and(|s| s.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits())
 }
 
 fn become_user(plan: &ProcessPlan<'_>, user: &ResolvedUser, procfs: &ProcFs) -> Setup<()> {
@@ -179,14 +179,18 @@ fn become_user(plan: &ProcessPlan<'_>, user: &ResolvedUser, procfs: &ProcFs) -> 
 }
 
 fn set_groups(user: &ResolvedUser, procfs: &ProcFs) -> Setup<()> {
-    if user.additional_gids.is_empty() {
+    match sys::setgroups(&user.additional_gids) {
         // In the user namespace of an ordinary user nobody may; there are none but one's own.
-        let denied = procfs.read("self/setgroups");
-        if denied.is_ok_and(|answer| answer.trim() == "deny") {
-            return Ok(());
+        Err(Errno::EPERM)
+            if user.additional_gids.is_empty()
+                && procfs
+                    .read("self/setgroups")
+                    .is_ok_and(|answer| answer.trim() == "deny") =>
+        {
+            Ok(())
         }
+        result => result.step("set groups", format!("{:?}", user.additional_gids)),
     }
-    sys::setgroups(&user.additional_gids).step("set groups", format!("{:?}", user.additional_gids))
 }
 
 fn change_directory(process: &Process) -> Setup<()> {

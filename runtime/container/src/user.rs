@@ -35,6 +35,13 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<ResolvedUser, SetupFailure> 
     resolve_in(&root, user, &procfs)
 }
 
+/// Whether this process is in the machine's first user namespace, where root is root.
+pub(crate) fn in_initial_namespace() -> bool {
+    // The number that the kernel gives it (linux/proc_ns.h, PROC_USER_INIT_INO).
+    const FIRST: u64 = 0xeffffffd;
+    nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|found| found.st_ino == FIRST)
+}
+
 pub(crate) fn resolve_in(root: &Root, user: &str, procfs: &ProcFs) -> Setup<ResolvedUser> {
     let read = |path: &str| {
         root.read(Path::new(path), MAX_FILE, procfs)
@@ -53,7 +60,9 @@ pub(crate) fn numeric(
     procfs: &ProcFs,
 ) -> ResolvedUser {
     // An unreadable passwd is no reason not to start somebody given by number.
-    let home = resolve_in(root, &user.uid().to_string(), procfs).map(|found| found.home);
+    let passwd = root.read(Path::new("/etc/passwd"), MAX_FILE, procfs).ok();
+    let passwd = String::from_utf8_lossy(&passwd.flatten().unwrap_or_default()).into_owned();
+    let home = resolve_text(&passwd, "", &user.uid().to_string()).map(|found| found.home);
     ResolvedUser {
         uid: user.uid(),
         gid: user.gid(),

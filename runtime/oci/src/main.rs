@@ -21,6 +21,7 @@ use error::OciError;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let protected = protect();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         }
     };
     let log = log::Log::new(&cli.global);
-    match run(cli, &log) {
+    match protected.and_then(|()| run(cli, &log)) {
         Ok(code) => code,
         Err(error) => {
             log.error(&error.to_string());
@@ -38,18 +39,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// What runs in a container must not reach this file for writing. First of all, and so before it is
+/// known what the words of the command line mean: this may execute the program once more.
+fn protect() -> Result<(), OciError> {
+    let making = ["create", "run", "exec"];
+    if !std::env::args_os().any(|word| making.iter().any(|name| word == *name)) {
+        return Ok(());
+    }
+    container::protect::protect().map_err(|errno| OciError::System {
+        step: "protect own executable",
+        errno,
+    })
+}
+
 fn run(cli: Cli, log: &log::Log) -> Result<ExitCode, OciError> {
     let context = commands::Context::new(cli.global, log)?;
-    if matches!(
-        cli.command,
-        Command::Create(_) | Command::Run(_) | Command::Exec(_)
-    ) {
-        // What runs in a container must not reach this file for writing.
-        container::protect::protect().map_err(|errno| OciError::System {
-            step: "protect own executable",
-            errno,
-        })?;
-    }
     match cli.command {
         Command::Create(args) => commands::create::run(&context, args),
         Command::Start(args) => commands::start::run(&context, &args.id),

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Makes a table and pictures of the samples of a run of scripts/bench: report.py FOLDER.
+"""Makes tables and pictures of the samples of a run of scripts/bench: report.py FOLDER.
 
-Reads context.tsv and samples.tsv there; writes results.json, results.md, paths.svg, tasks.svg, and the
-table to standard output. Fails when a configuration was not measured in every round.
+Reads context.tsv and samples.tsv there, and writes results.md, paths.svg and tasks.svg; reads
+runtime-context.tsv and runtime.tsv, and writes runtime.md and runtime.svg; what was not measured is not
+there. Writes all of it to results.json, and the tables to standard output. Fails when a configuration was
+not measured in every round.
 """
 
 import json
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import figure
 import results as measured
+import runtime
 import table
 
 
@@ -19,17 +22,28 @@ def main():
         sys.exit("usage: report.py FOLDER")
     folder = Path(sys.argv[1])
     try:
-        results = measured.load(folder)
+        results = measured.load(folder) if (folder / "context.tsv").exists() else {}
+        if (folder / "runtime.tsv").exists():
+            results["runtime"] = runtime.load(folder)
     except (OSError, ValueError, KeyError, measured.Incomplete) as error:
         sys.exit(f"report.py: {folder}: {error}")
-    machine = table.machine(results["context"])
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    heading = "# Results of scripts/bench\n\n"
-    (folder / "results.md").write_text(heading + table.markdown(results, pictures=True), encoding="utf-8")
-    for kind, draw in (("paths", figure.paths), ("tasks", figure.tasks)):
-        if kind in results:
-            (folder / f"{kind}.svg").write_text(draw(results[kind], machine), encoding="utf-8")
-    sys.stdout.write(table.markdown(results))
+    write(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    if "context" in results:
+        machine = table.machine(results["context"])
+        heading = "# Results of scripts/bench\n\n"
+        write(folder / "results.md", heading + table.markdown(results, pictures=True))
+        for kind, draw in (("paths", figure.paths), ("tasks", figure.tasks)):
+            if kind in results:
+                write(folder / f"{kind}.svg", draw(results[kind], machine))
+        sys.stdout.write(table.markdown(results))
+    if "runtime" in results:
+        write(folder / "runtime.md", runtime.markdown(results["runtime"], pictures=True))
+        write(folder / "runtime.svg", runtime.picture(results["runtime"]))
+        sys.stdout.write(runtime.markdown(results["runtime"]))
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

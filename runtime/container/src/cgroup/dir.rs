@@ -5,6 +5,7 @@
 use super::error::{CgroupError, Result};
 use super::layout::{Hierarchy, Version};
 use crate::fault;
+use crate::sys;
 use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
@@ -12,7 +13,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -123,11 +124,7 @@ impl Dir {
         let fd = self
             .lookup(Path::new(file), OFlag::O_RDONLY)
             .map_err(failed)?;
-        let mut text = String::new();
-        File::from(fd)
-            .read_to_string(&mut text)
-            .map_err(|error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
-        Ok(text)
+        sys::read_text(&fd).map_err(failed)
     }
 
     /// As [`Dir::read`]; `None` when the file is not there, or this cgroup type has no content

@@ -2,7 +2,7 @@
 
 use super::dir::{Dir, file_error};
 use super::error::{CgroupError, Result};
-use nix::errno::Errno;
+use crate::sys;
 use std::path::{Path, PathBuf};
 
 /// The version of a hierarchy.
@@ -64,10 +64,8 @@ impl Layout {
     /// The mount table cannot be read, or nothing usable is in it.
     pub fn detect() -> Result<Self> {
         let path = Path::new("/proc/self/mountinfo");
-        let mountinfo = std::fs::read_to_string(path).map_err(|error| {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-            file_error("read", path, None, errno)
-        })?;
+        let mountinfo =
+            sys::read_file(path).map_err(|errno| file_error("read", path, None, errno))?;
         let mut layout = Self::parse(&mountinfo);
         layout.hierarchies.retain_mut(|hierarchy| {
             // A mount may be hidden by a later one on the same place.

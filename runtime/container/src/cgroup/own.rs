@@ -3,7 +3,7 @@
 use super::dir::file_error;
 use super::error::Result;
 use super::layout::{Hierarchy, Version};
-use nix::errno::Errno;
+use crate::sys;
 use std::path::{Component, Path, PathBuf};
 
 /// What `/proc/self/cgroup` says (cgroups(7)).
@@ -12,12 +12,9 @@ pub(super) struct OwnCgroups(Vec<(Vec<String>, PathBuf)>);
 impl OwnCgroups {
     pub fn read() -> Result<Self> {
         let path = Path::new("/proc/self/cgroup");
-        match std::fs::read_to_string(path) {
+        match sys::read_file(path) {
             Ok(text) => Ok(Self::parse(&text)),
-            Err(error) => {
-                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-                Err(file_error("read", path, None, errno))
-            }
+            Err(errno) => Err(file_error("read", path, None, errno)),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::idmap::IdMaps;
 use crate::mounts::MountOptions;
 use crate::root::{Links, Root};
 use crate::sys;
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::SFlag;
 use oci_spec::runtime::Mount;
 use std::os::fd::OwnedFd;
 
@@ -112,7 +112,9 @@ pub fn attach(
         None => open(entry, options)?,
     };
     // What was opened decides, not a second look at the path.
-    let kind = fstat(&tree).step("stat source of", shown(entry))?.st_mode;
+    let kind = sys::fstat(&tree)
+        .step("stat source of", shown(entry))?
+        .st_mode;
     let links = links_at(entry.destination());
     let target = if SFlag::from_bits_truncate(kind & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
         root.make_dir(entry.destination(), links)?

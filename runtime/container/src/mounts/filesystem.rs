@@ -65,7 +65,9 @@ pub fn mount(
     }
     set_recursive(&mount, entry, options)?;
     sys::move_mount(&mount, &target).step("mount", &what)?;
-    propagate(&mount, entry, options)?;
+    if !options.born_private {
+        propagate(&mount, entry, options)?;
+    }
     Ok(mount)
 }
 

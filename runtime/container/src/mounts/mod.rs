@@ -14,11 +14,11 @@ use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root};
 use crate::sys;
 use nix::mount::MsFlags;
+use nix::sys::stat::SFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Mount;
 use options::Recursive;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// Mounts all of them in order. `label` is the SELinux context of new file systems.
@@ -29,8 +29,12 @@ pub fn mount_all(
     cgroup: CgroupView<'_>,
     label: Option<&str>,
 ) -> Setup<()> {
+    // A new mount is private unless the one that it is put on is not, and the root is.
+    let mut all_private = true;
     for (i, entry) in mounts.iter().enumerate() {
-        let options = parse(entry)?;
+        let mut options = parse(entry)?;
+        all_private &= options.propagation.is_none() && !options.remount;
+        options.born_private = all_private;
         let mount = if options.remount {
             filesystem::remount(root, entry, &options)?;
             continue;
@@ -112,12 +116,9 @@ fn propagate(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()
 
 /// Whether a descriptor is of a character device with these numbers.
 pub fn is_char_device(fd: &OwnedFd, major: u32, minor: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(copy) = fd.try_clone() else {
-        return false;
-    };
     // fstat works on an O_PATH descriptor.
-    std::fs::File::from(copy).metadata().is_ok_and(|data| {
-        data.file_type().is_char_device() && data.rdev() == libc::makedev(major, minor)
+    sys::fstat(fd).is_ok_and(|found| {
+        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+        kind == SFlag::S_IFCHR && found.st_rdev == libc::makedev(major, minor)
     })
 }

@@ -23,6 +23,9 @@ pub struct MountOptions {
     pub recursive_clear: u64,
     /// `MS_PRIVATE`... and whether it applies to the mounts below too.
     pub propagation: Option<(u64, Recursive)>,
+    /// Whether a new file system is private where it is mounted, without more being done. Not an
+    /// option; it depends on what was mounted before.
+    pub born_private: bool,
     /// The rest: options of the file system.
     pub data: Vec<(String, Option<String>)>,
 }

@@ -74,13 +74,13 @@ impl Cache {
         &self,
         profile: &LinuxSeccomp,
     ) -> Result<(Filter, Option<ContainerError>), ContainerError> {
-        // Whether from the cache or not: the kernel may be another than that of last time.
-        let checked = Checked::new(profile)?;
         if let Some(mut filter) = self.load(profile) {
-            filter.listener = checked.into_listener();
+            // The same profile was checked before it was compiled. The kernel may be another since:
+            // that is looked at when a container is created.
+            filter.listener = super::listener(profile)?;
             return Ok((filter, None));
         }
-        let filter = checked.compile(profile)?;
+        let filter = Checked::new(profile)?.compile(profile)?;
         let stored = self.store(&filter).map_err(|errno| ContainerError::Open {
             what: "new file in seccomp cache",
             path: self.path.clone(),
@@ -92,7 +92,8 @@ impl Cache {
     /// What is missing, damaged or not to be trusted is compiled again and replaced.
     fn load(&self, profile: &LinuxSeccomp) -> Option<Filter> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let name = name(&digest::of(profile));
+        let digest = digest::of(profile);
+        let name = name(&digest);
         let file = openat(&self.directory, name.as_str(), flags, Mode::empty()).ok()?;
         let stat = fstat(&file).ok()?;
         let regular = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
@@ -105,7 +106,7 @@ impl Cache {
         // A file under another's name must not stand in for it.
         Filter::from_bytes(&bytes)
             .ok()
-            .filter(|f| f.is_for(profile))
+            .filter(|filter| filter.digest == digest)
     }
 
     /// Whole or not at all: under another name first.

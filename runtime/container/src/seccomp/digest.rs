@@ -4,6 +4,7 @@ use super::arch;
 use libseccomp::ScmpVersion;
 use oci_spec::runtime::LinuxSeccomp;
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 
 /// Raised whenever the same profile gives another program.
 const COMPILER: u32 = 1;
@@ -15,8 +16,11 @@ pub type Digest = [u8; 32];
 
 /// The digest of a profile.
 pub fn of(profile: &LinuxSeccomp) -> Digest {
-    let mut program = profile.clone();
-    program.set_listener_path(None).set_listener_metadata(None);
+    let mut program = Cow::Borrowed(profile);
+    if profile.listener_path().is_some() || profile.listener_metadata().is_some() {
+        let program = program.to_mut();
+        program.set_listener_path(None).set_listener_metadata(None);
+    }
     let mut hash = Sha256::new();
     hash.update(b"fairlead seccomp filter\0");
     hash.update(COMPILER.to_le_bytes());
@@ -27,6 +31,6 @@ pub fn of(profile: &LinuxSeccomp) -> Digest {
     }
     // Structures, lists and numbers only: the same profile is always written in the same way, and
     // writing it cannot fail.
-    hash.update(serde_json::to_vec(&program).unwrap_or_default());
+    hash.update(serde_json::to_vec(program.as_ref()).unwrap_or_default());
     hash.finalize().into()
 }

@@ -61,7 +61,7 @@ pub(crate) use arch::native as native_arch;
 
 use crate::error::ContainerError;
 use compile::Checked;
-use oci_spec::runtime::{Linux, LinuxSeccomp};
+use oci_spec::runtime::{Linux, LinuxSeccomp, LinuxSeccompAction};
 
 /// Compiles a profile. Takes tens of milliseconds for one with hundreds of calls on three
 /// architectures, which [`Cache`] saves.
@@ -91,6 +91,11 @@ pub(crate) fn filter_of(
 
 /// Where a profile's questions go, if it asks any.
 fn listener(profile: &LinuxSeccomp) -> Result<Option<Listener>, ContainerError> {
+    let notify = LinuxSeccompAction::ScmpActNotify;
+    let mut entries = profile.syscalls().iter().flatten();
+    if !entries.any(|entry| entry.action() == notify) {
+        return Ok(None); // the rest is checked before anything is made
+    }
     Ok(Checked::new(profile)?.into_listener())
 }
 

@@ -1,6 +1,7 @@
 //! System calls that neither `nix` nor `caps` offers. All of this crate's raw calls are here.
 
 mod bpf;
+mod file;
 mod mount;
 mod namespace;
 mod proc;
@@ -11,6 +12,7 @@ mod shared;
 pub mod terminal;
 
 pub use bpf::*;
+pub use file::*;
 pub use mount::*;
 pub use namespace::*;
 pub use proc::*;

@@ -7,7 +7,7 @@ use crate::args;
 use crate::error::OciError;
 use crate::store::Entry;
 use container::{Cgroup, CgroupError, process};
-use oci_spec::runtime::ContainerState;
+use oci_spec::runtime::{ContainerState, Spec};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use systemd::Manager;
@@ -45,10 +45,29 @@ pub fn delete(context: &Context<'_>, entry: Entry) -> Result<(), OciError> {
     entry.forget()
 }
 
+/// As [`delete`], by whoever has made it and knows its specification and its cgroup.
+pub fn delete_known(
+    context: &Context<'_>,
+    entry: Entry,
+    spec: &Spec,
+    cgroup: Option<Cgroup>,
+) -> Result<(), OciError> {
+    destroy_in(context, &entry, cgroup)?;
+    run_poststop(context, spec, &entry);
+    entry.forget()
+}
+
 /// Kills the container's processes and removes its cgroup.
 pub fn destroy(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
+    destroy_in(context, entry, cgroup(context, entry)?)
+}
+
+fn destroy_in(
+    context: &Context<'_>,
+    entry: &Entry,
+    cgroup: Option<Cgroup>,
+) -> Result<(), OciError> {
     let id = &entry.saved.id;
-    let cgroup = cgroup(context, entry)?;
     let first = entry.process()?;
     if let Some(cgroup) = &cgroup
         && holds(cgroup, entry, first.as_ref().map(|(pid, _)| *pid))?

@@ -28,11 +28,12 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
         foreground::prepare(!args.no_subreaper)?;
     }
     let (entry, started) = create::create(context, &args.create, &bundle, console)?;
+    let process = (started.pid, &started.pidfd);
     let relay = ours.as_ref().map(tty::receive);
     let relay = relay.transpose().and_then(|master| {
         // It gives the terminal its size, which the program may ask for at once.
         let relay = master.map(tty::Relay::new);
-        start::start(context, &entry)?;
+        start::begin(context, &entry, &bundle.spec, process)?;
         Ok(relay)
     });
     let relay = match relay {
@@ -53,7 +54,7 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
     if !args.keep {
         match context.store.get(&id) {
             Err(OciError::NotFound(_)) => {} // somebody else was faster
-            entry => delete::delete(context, entry?)?,
+            entry => delete::delete_known(context, entry?, &bundle.spec, started.cgroup)?,
         }
     }
     Ok(foreground::exit_code(exit))

@@ -7,7 +7,8 @@ use crate::error::OciError;
 use crate::store::Entry;
 use container::hooks::{self, Point};
 use container::seccomp::Agent;
-use oci_spec::runtime::ContainerState;
+use oci_spec::runtime::{ContainerState, Spec};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 pub fn run(context: &Context<'_>, id: &str) -> Result<ExitCode, OciError> {
@@ -34,13 +35,23 @@ pub fn start(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
         ContainerState::Stopped => return Err(wrong("stopped")),
         _ => return Err(wrong("running")),
     }
-    let (spec, identity) = (entry.spec()?, entry.identity());
     let (pid, pidfd) = entry.running()?;
-    let agent = Agent::of(&spec, Some(&identity), ContainerState::Creating, pid)?;
-    container::start_at(&entry.start_socket(), agent.as_ref(), &pidfd)?;
+    begin(context, entry, &entry.spec()?, (pid, &pidfd))
+}
+
+/// As [`start`], of one that is known to be created, with its specification and first process.
+pub fn begin(
+    context: &Context<'_>,
+    entry: &Entry,
+    spec: &Spec,
+    (pid, pidfd): (i32, &OwnedFd),
+) -> Result<(), OciError> {
+    let identity = entry.identity();
+    let agent = Agent::of(spec, Some(&identity), ContainerState::Creating, pid)?;
+    container::start_at(&entry.start_socket(), agent.as_ref(), pidfd)?;
     let _ = std::fs::remove_file(entry.start_socket()); // nobody listens any more
-    let state = identity.state(&spec, ContainerState::Running, Some(pid));
-    hooks::run(&spec, Point::Poststart, &state).map_err(|failure| {
+    let state = identity.state(spec, ContainerState::Running, Some(pid));
+    hooks::run(spec, Point::Poststart, &state).map_err(|failure| {
         // It must not run without what its hooks were to do (runtime.md, "Lifecycle", 9).
         if let Err(error) = destroy(context, entry) {
             context.log.warning(&error.to_string());

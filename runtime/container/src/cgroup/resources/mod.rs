@@ -191,9 +191,11 @@ pub(super) fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
         each("io", &|_, dir| Ok(block_io::settings_v2(io, dir)))?;
     }
     let huge = resources.hugepage_limits().as_deref().unwrap_or_default();
-    each("hugetlb", &|version, dir| {
-        hugetlb::settings(huge, version, dir)
-    })?;
+    if !huge.is_empty() {
+        each("hugetlb", &|version, dir| {
+            hugetlb::settings(huge, version, dir)
+        })?;
+    }
     if let Some(network) = resources.network() {
         each("net_cls", &|_, _| Ok(network::class_settings(network)))?;
         each("net_prio", &|_, _| Ok(network::priority_settings(network)))?;
