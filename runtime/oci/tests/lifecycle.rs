@@ -404,9 +404,11 @@ fn messages_where_callers_look() {
 fn managers_of_cgroups() {
     let bundle = Bundle::new("manager");
     bundle.args(&["/bin/true"]);
-    bundle
-        .oci(&["--systemd-cgroup", "run", "c"])
-        .refused(&["--cgroup-manager", "systemd"]);
+    bundle.oci(&["--systemd-cgroup", "run", "c"]).refused(&[
+        "linux.cgroupsPath",
+        "systemd",
+        "slice:prefix:name",
+    ]);
     bundle
         .oci(&["--cgroup-manager", "nobody", "run", "c"])
         .refused(&["nobody"]);
@@ -426,6 +428,10 @@ fn what_it_can_do() {
         true
     );
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
+    assert_eq!(features["linux"]["cgroup"]["systemd"], true);
+    assert_eq!(features["linux"]["cgroup"]["systemdUser"], true);
+    assert_eq!(features["linux"]["netDevices"]["enabled"], true);
+    assert_eq!(features["linux"]["intelRdt"]["enabled"], true);
     assert_eq!(
         features["linux"]["namespaces"]
             .as_array()

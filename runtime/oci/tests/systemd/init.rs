@@ -11,6 +11,8 @@ use std::io::Write;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 const SYSTEMD: &str = "/lib/systemd/systemd";
 
@@ -74,7 +76,16 @@ impl Init {
         let name = format!("fltest-{name}-{}", std::process::id());
         let none = LinuxResources::default();
         let root = Cgroup::create(&format!("/{name}"), "root", &none).expect("cgroup");
-        let mut child = Command::new("unshare")
+        let mut unshare = Command::new("unshare");
+        // SAFETY: only a system call, between fork and exec.
+        unsafe {
+            use std::os::unix::process::CommandExt;
+            unshare.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let mut child = unshare
             .args(["--pid", "--mount", "--ipc", "--uts", "--fork"])
             .args(["--kill-child", "--propagation=slave"])
             .args(["sh", "-c", WAIT, "sh", BEGIN])
@@ -95,31 +106,43 @@ impl Init {
                 child
             },
         };
-        let running = || init.run(&["systemctl", "is-system-running"]);
-        until("systemd", || {
-            // Before that the namespace has neither a socket nor its mounts.
-            init.inside("/run/systemd/private").exists() && running().stdout.trim() == "running"
+        // Before that the namespace has not its own mounts, but perhaps the machine's systemd.
+        let name = || fs::read_to_string(format!("/proc/{}/comm", init.pid));
+        until("the start of systemd", || {
+            let systemd = name().is_ok_and(|name| name == "systemd\n");
+            systemd && init.inside("/run/systemd/private").exists()
         });
-        // Where commands are, as long as they are nowhere else.
-        Cgroup::create(&format!("/{}/root", init.name), "commands", &none).expect("cgroup");
-        Some(init)
+        let since = Instant::now();
+        loop {
+            let said = init.run(&["systemctl", "is-system-running"]);
+            if said.stdout.trim() == "running" {
+                return Some(init);
+            }
+            assert!(since.elapsed().as_secs() < 60, "systemd: {said:?}");
+            sleep(Duration::from_millis(50));
+        }
     }
 
     /// A command with this systemd.
     pub fn command(&self, words: &[&str]) -> Command {
-        // Into the cgroup first, by the names that this process knows: who enters the namespace
+        // Into a cgroup beside those of systemd's first, by the names that this process knows: who enters the namespace
         // from outside of its root cannot be moved by those inside (version 2).
         let enter = r#"enter() {
-                # The kernel may be busy with a cgroup whose processes are just ending.
+                # systemd sweeps away what is empty below its root (version 1), at any time.
                 for try in 1 2 3 4 5; do
-                    echo 0 >"$1" && return
-                    echo "no way into $1" >&2
+                    mkdir -p "${1%/*}"
+                    for file in cpuset.cpus cpuset.mems; do
+                        # Without these a cpuset takes no process (version 1).
+                        cat "${1%/*/*}/$file" >"${1%/*}/$file"
+                    done 2>/dev/null
+                    { echo 0 >"$1"; } 2>/dev/null && return
                     sleep 0.2
                 done
+                echo "no way into $1" >&2
                 return 1
             }
             while [ "$1" != -- ]; do
-                [ ! -e "$1" ] || enter "$1" || exit 99
+                [ ! -d "${1%/commands/*}" ] || enter "$1" || exit 99
                 shift
             done
             shift
