@@ -30,14 +30,14 @@ def times(samples, context):
     result = {}
     for name in WAYS:
         result[name] = {}
-        for metric in ("run", "commands"):
+        for metric in ("run", "busy", "commands"):
             if metric == "commands" and name in ("floor", "library"):
                 continue
             rounds = checked(samples[name][metric], f"{name}, {metric}", context)
             entry = spread([value for values in rounds.values() for value in values])
             for base in ("floor", "crun"):
                 # Three commands are compared with three commands.
-                of = samples[base]["run" if base == "floor" else metric]
+                of = samples[base]["run" if (base, metric) == ("floor", "commands") else metric]
                 entry[f"of {base}"] = spread([median(v) / median(of[n]) for n, v in rounds.items()])
             result[name][metric] = entry
         if name != "floor":
@@ -73,18 +73,25 @@ def machine(context):
 def markdown(results, pictures=False):
     lines = ["# Containers from nothing to nothing", "", machine(results["context"]), ""]
     lines += ["Milliseconds: median (range of eight in ten samples). Ratios: by medians of a round, median of the"]
-    lines += ["rounds (smallest to largest). Memory: the most that the runtime's process had at any time."]
+    lines += ["rounds (smallest to largest). Busy: the time that processors worked for it, which other work on the machine"]
+    lines += ["hardly changes. Memory: the most that the runtime's process had at any time."]
     for spec, title in SPECS.items():
         lines += ["", f"## The {title} specification", ""]
-        lines += head(["way", "run, ms", "of the system calls", "of crun", "three commands, ms", "of crun's", "memory, MiB"])
+        lines += head([
+            "way", "run, ms", "of the system calls", "of crun", "busy, ms", "of the system calls", "of crun",
+            "three commands, ms", "of crun's", "memory, MiB",
+        ])
         for name, entry in results[spec].items():
-            run, commands, peak = entry["run"], entry.get("commands"), entry.get("peak")
+            run, busy, commands, peak = entry["run"], entry["busy"], entry.get("commands"), entry.get("peak")
             lines.append(
                 row([
                     WAYS[name],
                     milliseconds(run),
                     ratio(run["of floor"]),
                     ratio(run["of crun"]),
+                    milliseconds(busy),
+                    ratio(busy["of floor"]),
+                    ratio(busy["of crun"]),
                     milliseconds(commands) if commands else "",
                     ratio(commands["of crun"]) if commands else "",
                     f"{peak['median'] / 1024:.1f}" if peak else "",

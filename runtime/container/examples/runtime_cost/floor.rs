@@ -4,11 +4,10 @@
 //! takes fewer calls than what this crate does by descriptor.
 
 use crate::floor_cgroup::{Groups, View};
-use crate::{Options, Outcome, Way, specs};
+use crate::{Options, Outcome, Stopwatch, Way, specs};
 use container::seccomp;
 use std::ffi::{CStr, CString};
 use std::path::Path;
-use std::time::Instant;
 
 const NAMESPACES: i32 = libc::CLONE_NEWPID
     | libc::CLONE_NEWNS
@@ -150,7 +149,7 @@ fn instructions(bytes: &[u8]) -> Vec<u64> {
 
 impl Way for Floor {
     fn once(&mut self) -> Outcome<Vec<(&'static str, f64)>> {
-        let begin = Instant::now();
+        let watch = Stopwatch::start()?;
         let birthplace = self.groups.make();
         let mut pipe = [0i32; 2];
         call(
@@ -193,9 +192,9 @@ impl Way for Floor {
             call(libc::SYS_close, [fd]);
         }
         self.groups.remove(birthplace);
-        let took = begin.elapsed();
+        let took = watch.read()?;
         match (info[2], info[6]) {
-            (libc::CLD_EXITED, 0) => Ok(vec![("run", took.as_secs_f64() * 1e3)]),
+            (libc::CLD_EXITED, 0) => Ok(took),
             (code, status) => Err(format!("the floor's program: {code}, {status}").into()),
         }
     }

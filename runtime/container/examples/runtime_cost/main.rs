@@ -13,9 +13,11 @@ mod library;
 mod memory;
 mod specs;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use std::error::Error;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -67,6 +69,44 @@ fn options(words: impl Iterator<Item = String>) -> Outcome<Options> {
         return Err("--rootfs and --work are needed".into());
     }
     Ok(options)
+}
+
+/// Time since a moment: on the clock, and of processors, by this process and by those of its
+/// descendants that it has waited for.
+struct Stopwatch {
+    begin: Instant,
+    processors: Duration,
+}
+
+impl Stopwatch {
+    fn start() -> Outcome<Self> {
+        Ok(Self {
+            processors: processors()?,
+            begin: Instant::now(),
+        })
+    }
+
+    /// As measurements, in milliseconds.
+    fn read(&self) -> Outcome<Vec<(&'static str, f64)>> {
+        let run = self.begin.elapsed();
+        let busy = processors()?.saturating_sub(self.processors);
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        Ok(vec![
+            ("run", milliseconds(run)),
+            ("busy", milliseconds(busy)),
+        ])
+    }
+}
+
+fn processors() -> Outcome<Duration> {
+    let mut all = Duration::ZERO;
+    for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+        let used = getrusage(who)?;
+        for time in [used.user_time(), used.system_time()] {
+            all += Duration::from_micros(time.num_microseconds().try_into()?);
+        }
+    }
+    Ok(all)
 }
 
 /// One way to run a container; a call is one container.

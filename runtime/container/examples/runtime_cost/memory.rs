@@ -6,6 +6,7 @@ use crate::{Options, Outcome, Way, library, specs, tell};
 use container::process;
 use container::shim::{LogOptions, ShimOptions, ShimState, StartReport};
 use container::{Rootfs, shim};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -63,13 +64,7 @@ pub fn peak_of_command(mut words: impl Iterator<Item = String>) -> Outcome<()> {
     if !status.success() {
         return Err(format!("{command:?}: {status}").into());
     }
-    // SAFETY: plain data that the call fills.
-    let usage = unsafe {
-        let mut usage = std::mem::zeroed::<libc::rusage>();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        usage
-    };
-    println!("{}", usage.ru_maxrss);
+    println!("{}", getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss());
     Ok(())
 }
 
