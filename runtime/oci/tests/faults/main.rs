@@ -13,7 +13,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// How long every step is tried; then, on an emulated processor, only some.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Faults at the first step, the second... until a command has no more.
 fn each(role: Role, action: Action, mut one: impl FnMut(Fault) -> bool) {
