@@ -29,7 +29,7 @@ pub mod witness;
 pub use client::{Answer, Client, ask_tcp, ask_udp};
 pub use cluster::{Builder, Cluster, Traces};
 pub use load::{Load, Outcome};
-pub use node::Node;
+pub use node::{Background, Node};
 pub use programs::program;
 pub use spec::{ServiceSpec, TaskSpec};
 pub use tools::{has_br_netfilter, inside, output, sh, try_sh, wait_for};
