@@ -27,27 +27,34 @@ pub(crate) fn probe() -> Vec<Feature> {
         let thread = scope.spawn(|| -> io::Result<_> {
             unshare(CloneFlags::CLONE_NEWNET)?;
             let nft = NftSocket::open();
-            Ok((ipvs_works(), nft.map(nft_works), vxlan_works()))
+            let links = (bridge_works(), vxlan_works());
+            Ok((ipvs_works(), nft.map(nft_works), links))
         });
         thread
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
     });
-    let (ipvs, nft, vxlan) = match outcomes {
-        Ok((ipvs, nft, vxlan)) => {
+    let (ipvs, nft, (bridge, vxlan)) = match outcomes {
+        Ok((ipvs, nft, links)) => {
             let nft = nft.unwrap_or_else(|e| (Err(e.to_string()), Err(e.to_string())));
-            (ipvs, nft, vxlan)
+            (ipvs, nft, links)
         }
         Err(error) => {
             let error = format!("no network namespace can be made: {error}");
             (
                 Err(error.clone()),
                 (Err(error.clone()), Err(error.clone())),
-                Err(error),
+                (Err(error.clone()), Err(error)),
             )
         }
     };
     let mut features = vec![
+        feature(
+            "bridge",
+            "joins the tasks of a node",
+            bridge,
+            "CONFIG_BRIDGE, module bridge",
+        ),
         feature(
             "ipvs",
             "balances published ports",
@@ -121,15 +128,24 @@ fn nft_works(mut socket: NftSocket) -> (Result<(), String>, Result<(), String>) 
     (works(&nat), works(&egress))
 }
 
+fn bridge_works() -> Result<(), String> {
+    link_works("bridge", LinkKind::Bridge)
+}
+
 fn vxlan_works() -> Result<(), String> {
+    let kind = LinkKind::Vxlan {
+        vni: 4096,
+        port: 4789,
+        local: [127, 0, 0, 1].into(),
+    };
+    link_works("vxlan", kind)
+}
+
+fn link_works(name: &str, kind: LinkKind) -> Result<(), String> {
     let mut socket = RouteSocket::open().map_err(|error| error.to_string())?;
     let link = Link {
-        name: "probe".to_owned(),
-        kind: LinkKind::Vxlan {
-            vni: 4096,
-            port: 4789,
-            local: [127, 0, 0, 1].into(),
-        },
+        name: format!("probe-{name}"),
+        kind,
         mac: None,
         mtu: None,
         port: None,

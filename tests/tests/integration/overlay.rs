@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fairlead_tests::witness::{Capture, see, see_failing};
-use fairlead_tests::{Answer, Client, Cluster, Node, ask_tcp};
+use fairlead_tests::{Answer, Background, Client, Cluster, Node, ask_tcp, wait_for};
 
 /// Which replicas a task reaches, and whom they see.
 fn seen_by(node: &Node, task: &str, protocol: &str, to: &str) -> BTreeSet<String> {
@@ -357,4 +357,52 @@ fn an_underlay_of_ipv6() {
     );
     let other = wire.packets("not ip6");
     assert!(other.is_empty(), "{other:#?}");
+}
+
+/// To create a device and then move it is many times slower, and `ip monitor` tells it as a deletion in
+/// the namespace that it leaves. The devices of tasks and networks are never in the node's.
+#[test]
+fn devices_are_created_where_they_live() {
+    let mut cluster = Cluster::new("in-place", 1);
+    let netns = cluster.node(1).netns.clone();
+    let log = cluster.dir().join("monitor");
+    let told = || std::fs::read_to_string(&log).unwrap_or_default();
+    let monitor = Background::start(&netns, &log, &["ip", "monitor", "link"]);
+    wait_for("ip monitor to listen", || {
+        see(&netns, "ip link set lo mtu 65000; ip link set lo mtu 65536");
+        if told().contains("lo:") {
+            Ok(())
+        } else {
+            Err(told())
+        }
+    });
+    cluster.service("web").tcp(8080, 80);
+    cluster.replicas("web", &[1, 1]);
+    cluster.deploy();
+    for device in ["fl_gwbridge", "fl_ingress"] {
+        wait_for(device, || {
+            if told().contains(device) {
+                Ok(())
+            } else {
+                Err(told())
+            }
+        });
+    }
+    let deleted = |text: &str| text.lines().filter(|l| l.starts_with("Deleted")).count();
+    assert_eq!(deleted(&told()), 0, "{}", told());
+    // A move would have been told.
+    let client = cluster.client();
+    let other = client.file_name().expect("a name").display();
+    see(
+        &netns,
+        &format!("ip link add moves type veth peer name stays; ip link set moves netns {other}"),
+    );
+    wait_for("the move", || {
+        if deleted(&told()) > 0 {
+            Ok(())
+        } else {
+            Err(told())
+        }
+    });
+    monitor.end();
 }

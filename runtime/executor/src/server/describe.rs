@@ -16,6 +16,8 @@ pub(super) struct Machine {
     cgroups: String,
     nano_cpus: i64,
     memory_bytes: i64,
+    /// What tasks need beside the network.
+    features: Vec<v1::Feature>,
 }
 
 impl Machine {
@@ -32,7 +34,20 @@ impl Machine {
             Err(_) => Default::default(),
         };
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let cgroups = match Layout::detect().map(|layout| layout.kind()) {
+        let layout = Layout::detect();
+        let mut features = vec![overlayfs(&kernel)];
+        for (controller, purpose) in CONTROLLERS {
+            let there = layout
+                .as_ref()
+                .is_ok_and(|layout| layout.with_controller(controller).is_some());
+            features.push(feature(
+                &format!("cgroup-{controller}"),
+                purpose,
+                there,
+                "the cgroup controller: it may be disabled on the kernel's command line",
+            ));
+        }
+        let cgroups = match layout.map(|layout| layout.kind()) {
             Ok(LayoutKind::V2) => "v2",
             Ok(LayoutKind::V1) => "v1",
             Ok(LayoutKind::Mixed) => "mixed",
@@ -47,8 +62,43 @@ impl Machine {
                 .unwrap_or(1)
                 .saturating_mul(1_000_000_000),
             memory_bytes: memory_bytes().unwrap_or(0),
+            features,
         }
     }
+}
+
+/// Controllers that limits need, and what for.
+const CONTROLLERS: [(&str, &str); 3] = [
+    ("cpu", "limits of processor time"),
+    ("memory", "limits of memory"),
+    ("pids", "limits of processes"),
+];
+
+fn feature(name: &str, purpose: &str, available: bool, needs: &str) -> v1::Feature {
+    v1::Feature {
+        name: name.to_owned(),
+        available,
+        detail: if available {
+            purpose.to_owned()
+        } else {
+            format!("{purpose}; needs {needs}")
+        },
+    }
+}
+
+/// In the kernel, or a module that it loads at the first mount.
+fn overlayfs(release: &str) -> v1::Feature {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let known = read("/proc/filesystems")
+        .lines()
+        .any(|line| line.split_whitespace().last() == Some("overlay"));
+    let module = || read(&format!("/lib/modules/{release}/modules.dep")).contains("/overlay.ko");
+    feature(
+        "overlayfs",
+        "root file systems of tasks from images",
+        known || module(),
+        "CONFIG_OVERLAY_FS, module overlay",
+    )
 }
 
 /// proc_meminfo(5), in KiB there.
@@ -72,11 +122,13 @@ pub(super) fn describe(node: &Node, machine: &Machine) -> Result<v1::DescribeRes
         .as_ref()
         .map(|c| c.hostname.clone())
         .filter(|name| !name.is_empty());
-    let features = facts.features.iter().map(|feature| v1::Feature {
+    let network = facts.features.iter().map(|feature| v1::Feature {
         name: feature.name.to_owned(),
         available: feature.available,
         detail: feature.detail.clone(),
     });
+    let mut features: Vec<v1::Feature> = network.chain(machine.features.clone()).collect();
+    features.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(v1::DescribeResponse {
         hostname: own_name.unwrap_or_else(|| machine.hostname.clone()),
         architecture: machine.architecture.clone(),
@@ -90,7 +142,7 @@ pub(super) fn describe(node: &Node, machine: &Machine) -> Result<v1::DescribeRes
         kernel: machine.kernel.clone(),
         engine: facts.engine.name().to_owned(),
         cgroups: machine.cgroups.clone(),
-        features: features.collect(),
+        features,
         config,
     })
 }

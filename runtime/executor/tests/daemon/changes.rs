@@ -63,7 +63,25 @@ async fn who_the_node_is_stays_while_it_has_tasks() {
     });
     client.configure(other).await.unwrap();
     let described = client.describe(v1::DescribeRequest {}).await.unwrap();
-    assert_eq!(described.into_inner().engine, "nft");
+    let described = described.into_inner();
+    assert_eq!(described.engine, "nft");
+    // All that docs/operations.md asks of a kernel is looked for, in one order.
+    let names: Vec<&str> = described.features.iter().map(|f| f.name.as_str()).collect();
+    let expected = [
+        "bridge",
+        "cgroup-cpu",
+        "cgroup-memory",
+        "cgroup-pids",
+        "ipvs",
+        "nft",
+        "nft-egress",
+        "overlayfs",
+        "vxlan",
+    ];
+    assert_eq!(names, expected);
+    for feature in described.features.iter().filter(|f| f.name != "ipvs") {
+        assert!(feature.available, "{feature:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
