@@ -33,8 +33,15 @@ impl Store {
         {
             return Ok(image);
         }
-        let (registries, credentials) = (&self.options.registries, options.credentials.as_ref());
-        let repository = Repository::new(registries, name, credentials, &options.cancel)
+        let (registries, credentials) =
+            (self.options.registries.clone(), options.credentials.clone());
+        let (wanted, cancel) = (name.clone(), options.cancel.clone());
+        // A credential helper may be asked, which can take as long as it likes.
+        let repository = options
+            .cancel
+            .unless_cancelled(move || {
+                Repository::new(&registries, &wanted, credentials.as_ref(), &cancel)
+            })
             .map_err(|error| ImageError::pull(name, error))?;
         let repository = Arc::new(repository);
         let (platform, limits) = (&self.options.platform, &self.options.limits);
