@@ -33,7 +33,12 @@ impl Store {
         {
             return Ok(image);
         }
-        let repository = Repository::new(&self.options.registries, name, options)
+        let registries = self.options.registries.clone();
+        let (wanted, own) = (name.clone(), options.clone());
+        // A credential helper may be asked, which can take as long as it likes.
+        let repository = options
+            .cancel
+            .unless_cancelled(move || Repository::new(&registries, &wanted, &own))
             .map_err(|error| ImageError::pull(name, error))?;
         let repository = Arc::new(repository);
         let (platform, limits) = (&self.options.platform, &self.options.limits);

@@ -3,6 +3,8 @@
 use std::{
     env,
     process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use image::Registries;
@@ -12,6 +14,9 @@ use crate::bed::*;
 const NAME: &str = "FAIRLEAD_TEST_PULL_NAME";
 const STORE: &str = "FAIRLEAD_TEST_PULL_STORE";
 const REGISTRIES: &str = "FAIRLEAD_TEST_PULL_REGISTRIES";
+
+/// With this variable, the pull is cancelled after so many milliseconds.
+pub const CANCEL: &str = "FAIRLEAD_TEST_PULL_CANCEL";
 
 /// What the process says before the id of the image, and how much memory it took.
 const PULLED: &str = "pulled ";
@@ -108,7 +113,16 @@ fn in_the_process() {
     };
     let store = image::Store::open_with(root, options).expect("a store");
     // The runner writes, too: on a line of its own.
-    let outcome = super::bed::pull(&store, &text);
+    let options = image::PullOptions::default();
+    if let Ok(pause) = env::var(CANCEL) {
+        let pause = Duration::from_millis(pause.parse().expect("a number"));
+        let canceller = options.canceller();
+        thread::spawn(move || {
+            thread::sleep(pause);
+            canceller.cancel();
+        });
+    }
+    let outcome = store.pull(&name(&text), &options);
     let status = std::fs::read_to_string("/proc/self/status").expect("a status");
     let peak = status.split_once("VmHWM:").and_then(|(_, rest)| {
         let kilobytes: u64 = rest.split_whitespace().next()?.parse().ok()?;

@@ -131,16 +131,19 @@ fn a_credential_helper_is_asked() {
         "echo credentials not found in native keychain; exit 1",
     );
     put("broken", "echo the keychain is locked; exit 1");
+    put("stuck", "exec sleep 5 >/dev/null 2>&1");
     let path = std::env::var("PATH").expect("a path");
     let path = format!("{}:{path}", programs.display());
-    let pull = |file: serde_json::Value| {
+    let pull_with = |more: &[(&str, &str)], file: serde_json::Value| {
         let config = bed.path("docker/config.json");
         auth_file(&config, &file);
         let folder = config.parent().expect("a folder").display().to_string();
-        let variables = [("PATH", path.as_str()), ("DOCKER_CONFIG", folder.as_str())];
+        let own = [("PATH", path.as_str()), ("DOCKER_CONFIG", folder.as_str())];
+        let variables: Vec<_> = own.iter().chain(more).copied().collect();
         bed.forget();
         child::pull(&bed, &text, &Registries::default(), &variables).outcome()
     };
+    let pull = |file: serde_json::Value| pull_with(&[], file);
     pull(json!({"credHelpers": {REGISTRY: "good"}})).expect("with the helper of the registry");
     pull(json!({"credsStore": "good"})).expect("with the helper of all");
     let auth = STANDARD.encode(format!("me:{PASSWORD}"));
@@ -153,6 +156,9 @@ fn a_credential_helper_is_asked() {
     );
     let error = pull(json!({"credsStore": "missing"})).expect_err("missing");
     assert!(error.contains("docker-credential-missing"), "{error}");
+    // One that never answers holds up nobody who does not want to wait.
+    let error = pull_with(&[(child::CANCEL, "300")], json!({"credsStore": "stuck"}));
+    assert!(error.expect_err("cancelled").contains("cancelled"));
 }
 
 #[test]
