@@ -221,6 +221,9 @@ mod tests {
         assert!(retries.pause(failure(503)).is_err());
         let mut retries = Retries::new(&Cancel::default(), 6);
         assert!(retries.pause(failure(400)).is_err());
+        let (url, reason) = (String::new(), String::new());
+        let untrusted = RegistryError::Trust { url, reason };
+        assert!(Retries::new(&Cancel::default()).pause(untrusted).is_err());
     }
 
     #[test]

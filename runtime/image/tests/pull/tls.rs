@@ -1,6 +1,6 @@
 //! Whom we trust, and where we speak without TLS.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use image::{HostConfig, Registries, TlsConfig};
 
@@ -77,20 +77,17 @@ fn only_known_authorities_are_trusted() {
         let _ = std::fs::remove_dir_all(bed.path("tls"));
         let registry = registry(&bed, address, "");
         let text = registry.name("app:v1");
-        let started = Instant::now();
         let error = attempt(&bed, &text, TlsConfig::default()).expect_err("unknown");
-        assert!(error.contains("certificate"), "{error}");
+        // The kind of error that is not tried again.
+        assert!(
+            error.contains("certificate") && error.contains("authorities"),
+            "{error}"
+        );
         let other = TlsConfig {
             ca_file: Some(bed.path("tls").join("other.pem")),
             ..TlsConfig::default()
         };
         attempt(&bed, &text, other).expect_err("of another authority");
-        // Trying again would not help. It takes no second, on a machine that has nothing else to do.
-        assert!(
-            started.elapsed() < Duration::from_secs(7),
-            "{:?}",
-            started.elapsed()
-        );
         attempt(&bed, &text, ca(&bed)).expect("of the own authority");
         let blind = TlsConfig {
             insecure_skip_verify: true,

@@ -14,7 +14,7 @@ use image::{ImageError, PullEvent, PullOptions, RegistryError, Store};
 use crate::{bed::*, common::*, line::*, made::*};
 
 /// Soon enough for somebody who waits, however busy the machine; far less than any time-out.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
 fn is_cancelled(error: &ImageError) -> bool {
     matches!(error, ImageError::Pull { source, .. } if matches!(**source, RegistryError::Cancelled))
