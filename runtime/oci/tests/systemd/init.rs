@@ -11,6 +11,7 @@ use std::io::Write;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,10 @@ impl Init {
                 return None;
             }
         }
-        let name = format!("fltest-{name}-{}", std::process::id());
+        // Tests of one name run side by side.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("fltest-{name}-{}-{number}", std::process::id());
         let none = LinuxResources::default();
         let root = Cgroup::create(&format!("/{name}"), "root", &none).expect("cgroup");
         let mut unshare = Command::new("unshare");
