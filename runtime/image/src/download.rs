@@ -41,6 +41,8 @@ struct State {
     /// Bytes that are in the file.
     have: u64,
     outcome: Option<Result<(), Arc<RegistryError>>>,
+    /// Nobody wants it any more, and what reads it ends.
+    cancelled: bool,
 }
 
 impl Download {
@@ -79,6 +81,7 @@ impl Download {
             file: Some(Arc::new(file)),
             have,
             outcome: None,
+            cancelled: false,
         };
         Ok(())
     }
@@ -246,7 +249,9 @@ impl State {
 impl Wake for Download {
     fn cancelled(&self) {
         let cancelled = || Err(Arc::new(RegistryError::Cancelled));
-        self.state().outcome.get_or_insert_with(cancelled);
+        let mut state = self.state();
+        state.cancelled = true;
+        state.outcome.get_or_insert_with(cancelled);
         self.changed.notify_all();
     }
 }
@@ -289,6 +294,9 @@ impl Read for Follow {
         };
         let state = download.changed.wait_while(state, waiting);
         let state = state.unwrap_or_else(PoisonError::into_inner);
+        if state.cancelled {
+            return Err(io::Error::other(RegistryError::Cancelled));
+        }
         let ready = state.have.saturating_sub(self.position);
         if ready == 0 && state.file.is_some() {
             return match &state.outcome {
@@ -387,7 +395,9 @@ impl Running {
             .filter_map(|blob| blob.failure())
             .collect();
         failures.sort_by_key(|error| matches!(**error, RegistryError::Cancelled));
-        failures.into_iter().next()
+        let cancelled = || Arc::new(RegistryError::Cancelled);
+        let failure = failures.into_iter().next();
+        failure.or_else(|| self.cancel.is_cancelled().then(cancelled))
     }
 
     /// Removes the files: they are no good.

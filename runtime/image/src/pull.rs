@@ -96,7 +96,7 @@ impl PullOptions {
 pub struct PullCanceller(Cancel);
 
 impl PullCanceller {
-    /// Ends it, soon: at once where it waits or reads, after the layer where it only unpacks.
+    /// Ends it, soon, unless all layers are unpacked already.
     pub fn cancel(&self) {
         self.0.cancel();
     }

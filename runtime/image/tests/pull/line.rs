@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::http::Head;
@@ -73,6 +73,19 @@ struct Shared {
     ended: Condvar,
 }
 
+/// A process that another test starts has our sockets for a moment, until it becomes another program:
+/// an address is free a little later than it was left.
+pub fn listen(address: &str) -> TcpListener {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            Err(error) => assert!(Instant::now() < limit, "{address}: {error}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 pub struct Line {
     pub address: String,
     shared: Arc<Shared>,
@@ -90,7 +103,7 @@ impl Line {
         to: &str,
         judge: impl Fn(&Seen) -> Fault + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).expect("the address is free");
+        let listener = listen(address);
         let shared = Arc::new(Shared {
             to: to.to_owned(),
             judge: Box::new(judge),

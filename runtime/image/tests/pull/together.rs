@@ -320,3 +320,30 @@ fn a_download_that_nobody_goes_on_with_is_collected_after_a_day() {
     store.gc().expect("a collection");
     bed.is_clean(0, 0);
 }
+
+/// All is downloaded, and unpacking takes its time.
+#[test]
+fn a_pull_that_only_unpacks_can_be_cancelled() {
+    let bed = Bed::new("cancel-unpack");
+    let _registry = bed.registry();
+    let names: Vec<_> = (0..6000).map(|at| format!("f{at}")).collect();
+    let files: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), &b"x"[..]))
+        .collect();
+    let made = Made::new(Form::Oci, &[tar_of(&files)], gzip);
+    made.push(REGISTRY, "app", "v1");
+    let line = Line::to(REGISTRY, |_| Fault::None);
+    let store = bed.store();
+    let path = bed.path("store/blobs").join(made.blob(0).hex());
+    let whole = made.blobs[0].len() as u64;
+    let text = line.name("app:v1");
+    cancelled(&store, &text, || {
+        std::fs::metadata(&path).is_ok_and(|data| data.len() == whole)
+    });
+    bed.is_clean(0, 1);
+    line.forget();
+    pull(&store, &text).expect("an image");
+    assert!(line.offsets(&made.blob(0)).is_empty());
+    bed.is_clean(1, 0);
+}

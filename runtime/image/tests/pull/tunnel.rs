@@ -2,12 +2,12 @@
 
 use std::{
     io::{BufReader, Write, copy},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpStream},
     sync::{Arc, Mutex},
     thread,
 };
 
-use crate::http::Head;
+use crate::{http::Head, line::listen};
 
 pub struct Tunnel {
     asked: Arc<Mutex<Vec<String>>>,
@@ -16,7 +16,7 @@ pub struct Tunnel {
 impl Tunnel {
     /// It ends with the test's network.
     pub fn at(address: &str, to: &str) -> Self {
-        let listener = TcpListener::bind(address).expect("the address is free");
+        let listener = listen(address);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, to) = (asked.clone(), to.to_owned());
         thread::spawn(move || {
