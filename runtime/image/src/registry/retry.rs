@@ -223,7 +223,11 @@ mod tests {
         assert!(retries.pause(failure(400)).is_err());
         let (url, reason) = (String::new(), String::new());
         let untrusted = RegistryError::Trust { url, reason };
-        assert!(Retries::new(&Cancel::default()).pause(untrusted).is_err());
+        assert!(
+            Retries::new(&Cancel::default(), 6)
+                .pause(untrusted)
+                .is_err()
+        );
     }
 
     #[test]
