@@ -274,6 +274,44 @@ fn answers_are_read() {
     );
 }
 
+/// The answer to `ipvsadm -Ln` about all services, headers and all: one datagram of three parts, and
+/// one that ends the list. They were added by `-A -t 10.0.0.1:80 -s wlc -p 120 -M 255.255.0.0`,
+/// `-A -u 10.0.0.1:53 -s rr -o` and `-A -f 7 -s sh`.
+const DUMP: &[u8] = include_bytes!("fixtures/dump");
+
+#[test]
+fn a_list_of_many_parts_is_read_to_its_end() {
+    let (parts, end) = DUMP.split_at(932);
+    let read: Vec<_> = Messages::new(parts, 0x20).map(|m| m.unwrap()).collect();
+    let services: Vec<Service> = read
+        .iter()
+        .map(|message| match &message.body {
+            Body::Content(content) => decode::service(content).unwrap().service,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let dns = Service {
+        flags: ServiceFlags::ONE_PACKET,
+        ..Service::new(ServiceId::udp([10, 0, 0, 1], 53), Scheduler::RR)
+    };
+    let seven = ServiceId::mark(Family::V4, NonZeroU32::new(7).unwrap());
+    // In the order of the kernel's hash table.
+    assert_eq!(services, [dns, tcp(), Service::new(seven, Scheduler::SH)]);
+    let ends: Vec<_> = Messages::new(end, 0x20).map(|m| m.unwrap()).collect();
+    assert_eq!(ends.len(), 1);
+    assert_eq!(ends[0].body, Body::Done);
+    let all = read.iter().chain(&ends);
+    assert!(
+        all.clone()
+            .all(|m| !m.interrupted && m.sequence == ends[0].sequence)
+    );
+    // Wherever it is cut, it is an error or less, and nothing is read twice.
+    for length in 0..DUMP.len() {
+        let cut = Messages::new(&DUMP[..length], 0x20);
+        assert!(cut.filter(|m| m.is_ok()).count() <= 3, "{length}");
+    }
+}
+
 /// A kernel before 4.1 sends its counters in 32 bits alone, but for the bytes. Each has its own value.
 #[test]
 fn counters_of_32_bits_are_read() {
