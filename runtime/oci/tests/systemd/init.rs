@@ -221,6 +221,16 @@ impl Drop for Init {
     }
 }
 
+/// Whether a test is left out because this machine's processor is emulated: it shows nothing of
+/// this kernel and its cgroups that others do not.
+pub fn left_out() -> bool {
+    let slow = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU"));
+    if slow {
+        eprintln!("skipped: too slow on an emulated processor");
+    }
+    slow
+}
+
 /// A bundle, and a systemd to run it with.
 pub struct Machine {
     pub bundle: Bundle,

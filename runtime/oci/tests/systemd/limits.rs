@@ -126,20 +126,20 @@ fn the_rest_of_the_limits_is_ours() {
         "cpu": { "cpus": "0", "idle": 1 },
         "unified": {
             "memory.oom.group": "1",
-            "memory.high": "90000384",
+            "memory.high": "90001408",
             "cgroup.max.depth": "3",
             "pids.max": "66",
         },
     } } }));
     machine.start("c");
     let check = || {
-        assert_eq!(machine.property(UNIT, "MemoryHigh"), "90000384");
+        assert_eq!(machine.property(UNIT, "MemoryHigh"), "90001408");
         assert_eq!(machine.property(UNIT, "MemorySwapMax"), "52428800");
         assert_eq!(machine.property(UNIT, "AllowedCPUs"), "0");
         assert_eq!(machine.property(UNIT, "TasksMax"), "66");
         let file = |name| machine.limit(CGROUP, "-", name);
         assert_eq!(file("memory.oom.group"), "1");
-        assert_eq!(file("memory.high"), "90000384");
+        assert_eq!(file("memory.high"), "90001408");
         assert_eq!(file("memory.swap.max"), "52428800");
         assert_eq!(file("cgroup.max.depth"), "3");
         assert_eq!(file("cpuset.cpus"), "0");

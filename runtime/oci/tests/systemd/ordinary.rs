@@ -6,7 +6,8 @@ use serde_json::json;
 use std::fs;
 use std::os::unix::fs::chown;
 
-const USER: u32 = 12_345;
+/// `daemon`: systemd runs services only for users that there are.
+const USER: u32 = 1;
 
 /// A service manager of the user's, as logging in would start it.
 fn begin(machine: &Machine) {
@@ -33,9 +34,10 @@ fn as_user(machine: &Machine, words: &[&str]) -> Said {
         format!("XDG_RUNTIME_DIR=/run/user/{USER}"),
     );
     let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
-    // Its messages go to files: this is no terminal.
+    // A unit of this type is started when its command has ended. (To wait for the end of others, or
+    // to pass descriptors, systemd-run wants a bus.)
     let line = format!(
-        "systemd-run --user --quiet --wait --collect -p StandardOutput=file:/run/user/{USER}/out \
+        "systemd-run --user --quiet --service-type=oneshot --collect -p StandardOutput=file:/run/user/{USER}/out \
          -p StandardError=file:/run/user/{USER}/err -- {}",
         words.join(" ")
     );
