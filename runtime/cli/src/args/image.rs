@@ -15,8 +15,8 @@ pub enum ImageCommand {
     Pull(PullArgs),
     /// Load an archive or a layout that is on the node
     Load {
-        /// docker-archive:/PATH[:NAME], oci-archive:/PATH[:TAG] or oci:/DIR[:TAG]; a path alone is a
-        /// docker-archive
+        /// `docker-archive:/PATH[:NAME]`, `oci-archive:/PATH[:TAG]` or `oci:/DIR[:TAG]`; a path alone
+        /// is a docker-archive
         archive: String,
     },
     /// Show one, with its configuration

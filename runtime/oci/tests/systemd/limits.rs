@@ -138,7 +138,6 @@ fn the_rest_of_the_limits_is_ours() {
         assert_eq!(machine.property(UNIT, "AllowedCPUs"), "0");
         assert_eq!(machine.property(UNIT, "TasksMax"), "66");
         let file = |name| machine.limit(CGROUP, "-", name);
-        assert_eq!(file("memory.oom.group"), "1");
         assert_eq!(file("memory.high"), "90001408");
         assert_eq!(file("memory.swap.max"), "52428800");
         assert_eq!(file("cgroup.max.depth"), "3");
@@ -147,6 +146,9 @@ fn the_rest_of_the_limits_is_ours() {
         assert_eq!(file("pids.max"), "66");
     };
     check();
+    // To systemd this is a matter of OOMPolicy=, which scopes do not have before version 253: a reload
+    // sets it back.
+    assert_eq!(machine.limit(CGROUP, "-", "memory.oom.group"), "1");
     reload(&machine);
     check();
     machine.oci(&["delete", "--force", "c"]).ok();
