@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Runs a command that must come to its end soon, and must not panic.
 fn bounded(bundle: &Bundle, args: &[&str]) -> Said {
     let mut command = std::process::Command::new("timeout");
-    let seconds = Duration::from_secs(60).as_secs().to_string();
+    let seconds = Duration::from_secs(600).as_secs().to_string();
     command.args(["--signal=KILL", &seconds, common::RUNTIME, "--root"]);
     command.arg(bundle.state()).args(args);
     command.current_dir(bundle.dir.path());
