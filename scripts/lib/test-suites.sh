@@ -12,7 +12,7 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
 fi
 
 # How long one suite may take, in seconds; an emulated processor is slow.
-suite_timeout=2100
+suite_timeout=2700
 # Tests that run side by side.
 suite_threads=2
 
