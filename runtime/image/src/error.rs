@@ -123,6 +123,30 @@ pub enum StoreError {
         /// What we write.
         known: &'static str,
     },
+    /// The layers that are there are kept for another snapshotter.
+    #[error(
+        "the image store {} is for the snapshotter {found}, not {wanted}: remove its images and \
+         tasks first, or use another directory",
+        path.display()
+    )]
+    Snapshotter {
+        /// The store's root.
+        path: PathBuf,
+        /// What it is for.
+        found: crate::Snapshotter,
+        /// What was wanted.
+        wanted: crate::Snapshotter,
+    },
+    /// How much a root file system holds cannot be limited.
+    #[error(
+        "the file system of {} has no project quotas, so what a task stores cannot be limited: \
+         mount ext4 (made with `-O quota,project`) or XFS with the option `prjquota`",
+        path.display()
+    )]
+    Quota {
+        /// The snapshots' directory.
+        path: PathBuf,
+    },
     /// A record that running tasks may depend on is unreadable. Nothing is guessed or removed.
     #[error("{} is damaged ({reason}): restore it, or remove the store when no task runs", path.display())]
     Damaged {

@@ -8,7 +8,7 @@ use crate::{
     limits::Budget,
     registry::{self, Document},
     source::registry::{Step, read},
-    unpack::{self, Expected},
+    unpack::{self, Expected, Marks},
 };
 
 /// Texts of people, of configurations and of registries.
@@ -77,7 +77,13 @@ pub fn layer(bytes: &[u8], folder: &Path) {
         blob: None,
         diff_id: Digest::of(bytes),
     };
-    let outcome = unpack::unpack(bytes, &expected, &root, &Budget::new(&limits));
+    let outcome = unpack::unpack(
+        bytes,
+        &expected,
+        &root,
+        Marks::Overlay,
+        &Budget::new(&limits),
+    );
     if let Ok(unpacked) = &outcome {
         assert!(unpacked.bytes <= limits.bytes);
     }

@@ -1,14 +1,15 @@
 //! Container images: archives, layers, snapshots.
 //!
 //! A [`Store`] turns a [`Reference`] from a task spec into an [`Image`], and an image into a
-//! [`Snapshot`]: directories that an overlayfs mount makes one root file system of.
+//! [`Snapshot`]: directories that an overlayfs mount makes one root file system of, or, where overlayfs
+//! cannot be used, a copy.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), image::ImageError> {
 //! let store = image::Store::open("/var/lib/fairlead/images")?;
 //! let image = store.resolve(&"docker-archive:/srv/web.tar".parse()?)?;
 //! let snapshot = store.snapshot(&image, "task-1")?;
-//! println!("{:?} in {}", image.command(), snapshot.overlay_options().upper.display());
+//! println!("{:?} in {:?}", image.command(), snapshot.root());
 //! # Ok(())
 //! # }
 //! ```
@@ -51,6 +52,9 @@ pub use pull::{Progress, PullCanceller, PullEvent, PullOptions};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Credentials, HostConfig, Mirror, Registries, RegistryError, TlsConfig};
 pub use source::ArchiveError;
-pub use store::{Collected, Options, OverlayMount, Removed, Snapshot, Store, Stored, Usage};
+pub use store::{
+    Collected, Options, OverlayMount, Removed, Snapshot, SnapshotRoot, Snapshotter, Store, Stored,
+    Usage,
+};
 pub use tarball::TarError;
 pub use unpack::LayerError;

@@ -69,7 +69,8 @@ fn same_as_gnu_tar(test: &str, options: &str, compress: fn(&[u8]) -> Vec<u8>, xa
     let one = store
         .snapshot(&one, "one")
         .expect("a snapshot")
-        .overlay_options();
+        .overlay_options()
+        .expect("an overlay");
     same(&listing(&one.lower[0], true), &listing(&expected, true));
     same(
         &mounted_listing(&one, &place.join("m1"), true),
@@ -83,7 +84,8 @@ fn same_as_gnu_tar(test: &str, options: &str, compress: fn(&[u8]) -> Vec<u8>, xa
     let mount = store
         .snapshot(&image, "two")
         .expect("a snapshot")
-        .overlay_options();
+        .overlay_options()
+        .expect("an overlay");
     assert_eq!(mount.lower[1], one.lower[0], "the first layer is shared");
     same(
         &mounted_listing(&mount, &place.join("m2"), false),
@@ -126,7 +128,8 @@ fn find(test: &str, layers: &[Vec<u8>]) -> Vec<String> {
     let mount = store
         .snapshot(&image, "s")
         .expect("a snapshot")
-        .overlay_options();
+        .overlay_options()
+        .expect("an overlay");
     let point = place.join("m");
     let script = format!("cd {}; find . -mindepth 1 | sort", point.display());
     mounted(&mount, &point, &script)
@@ -204,6 +207,7 @@ fn later_entries_replace_earlier_ones_and_never_write_through_them() {
         .snapshot(&image, "s")
         .expect("a snapshot")
         .overlay_options()
+        .expect("an overlay")
         .lower;
     for (name, content) in [
         ("a", "first"),
@@ -241,13 +245,24 @@ fn what_a_task_writes_stays_in_its_snapshot() {
         "cd {}; echo changed > a; mkdir -p b/c; rm -f nothing",
         point.display()
     );
-    mounted(&first.overlay_options(), &point, &script);
+    mounted(
+        &first.overlay_options().expect("an overlay"),
+        &point,
+        &script,
+    );
     let show = format!("cat {}/a", point.display());
     assert_eq!(
-        mounted(&first.overlay_options(), &point, &show),
+        mounted(&first.overlay_options().expect("an overlay"), &point, &show),
         "changed\n"
     );
-    assert_eq!(mounted(&second.overlay_options(), &point, &show), "1");
+    assert_eq!(
+        mounted(
+            &second.overlay_options().expect("an overlay"),
+            &point,
+            &show
+        ),
+        "1"
+    );
     // overlayfs left work/work without any permission behind.
     assert!(store.remove_snapshot("first").expect("removed"));
     assert!(!place.join("store/snapshots/first").exists());
@@ -273,7 +288,8 @@ fn a_directory_serves_as_the_only_layer() {
     let mount = store
         .snapshot(&image, "d")
         .expect("a snapshot")
-        .overlay_options();
+        .overlay_options()
+        .expect("an overlay");
     assert_eq!(mount.lower, [root.canonicalize().expect("a path")]);
     let point = place.join("m");
     let script = format!("cat {0}/etc/hostname; echo x > {0}/new", point.display());
@@ -343,7 +359,8 @@ fn umoci_and_skopeo_agree() {
     let mount = store
         .snapshot(&layout, "s")
         .expect("a snapshot")
-        .overlay_options();
+        .overlay_options()
+        .expect("an overlay");
     same(
         &mounted_listing(&mount, &place.join("m"), false),
         &listing(&place.join("bundle/rootfs"), false),

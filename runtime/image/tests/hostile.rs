@@ -140,6 +140,7 @@ fn a_link_that_climbs_stays_in_the_layer() {
         .snapshot(&image, "s")
         .expect("a snapshot")
         .overlay_options()
+        .expect("an overlay")
         .lower;
     assert!(lower[0].join("new").is_file());
     assert!(lower[0].join("tmp/fairlead-climb").is_file());

@@ -327,7 +327,7 @@ fn snapshots_are_kept_found_again_and_removed() {
     let image = store.resolve(&docker(&path)).expect("an image");
     let snapshot = store.snapshot(&image, "task-1").expect("a snapshot");
     assert_eq!(store.snapshot(&image, "task-1").expect("again"), snapshot);
-    let mount = snapshot.overlay_options();
+    let mount = snapshot.overlay_options().expect("an overlay");
     write(&mount.upper.join("kept"), b"x");
     let json = serde_json::to_string(&mount).expect("JSON");
     assert_eq!(
@@ -397,7 +397,8 @@ fn very_deep_directories_are_removed() {
     let mount = store
         .snapshot(&image, "s")
         .expect("a snapshot")
-        .overlay_options();
+        .overlay_options()
+        .expect("an overlay");
     // Deeper than any path can name, and than there are file descriptors.
     let program = "
 import os, sys
@@ -545,7 +546,8 @@ fn killed_at_any_instant_the_store_is_consistent() {
             let mount = store
                 .snapshot(&image, "check")
                 .expect("a snapshot")
-                .overlay_options();
+                .overlay_options()
+                .expect("an overlay");
             for (number, layer) in mount.lower.iter().rev().enumerate() {
                 let count = fs::read_dir(layer.join(format!("d{number}")))
                     .expect("files")

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use container::Rootfs;
-use image::{Credentials, Image, ImageError, Name, PullOptions, Reference, RegistryError};
+use image::{
+    Credentials, Image, ImageError, Name, PullOptions, Reference, RegistryError, SnapshotRoot,
+};
 
 use super::{Follower, StepError, blocking};
 use crate::record::Local;
@@ -32,11 +34,13 @@ impl Follower {
             let snapshot = images
                 .snapshot(&image, &id)
                 .map_err(|e| StepError::of(&e))?;
-            let overlay = snapshot.overlay_options();
-            let rootfs = Rootfs::Overlay {
-                lower: overlay.lower,
-                upper: overlay.upper,
-                work: overlay.work,
+            let rootfs = match snapshot.root().clone() {
+                SnapshotRoot::Overlay(overlay) => Rootfs::Overlay {
+                    lower: overlay.lower,
+                    upper: overlay.upper,
+                    work: overlay.work,
+                },
+                SnapshotRoot::Directory { root } => Rootfs::Directory(root),
             };
             Ok(Some((image, rootfs)))
         })

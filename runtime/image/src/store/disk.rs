@@ -77,17 +77,14 @@ impl Disk {
 
     fn check_layout(&self) -> Result<(), StoreError> {
         let path = self.root.join("layout");
-        match fs::read_to_string(&path) {
-            Ok(found) if found.trim_end() == LAYOUT => Ok(()),
-            Ok(found) => Err(StoreError::Layout {
+        match read_text(&path)? {
+            Some(found) if found.trim_end() == LAYOUT => Ok(()),
+            Some(found) => Err(StoreError::Layout {
                 path: self.root.clone(),
                 found: found.trim_end().chars().take(80).collect(),
                 known: LAYOUT,
             }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.write(&path, format!("{LAYOUT}\n").as_bytes())
-            }
-            Err(error) => Err(StoreError::io("reading", &path, error)),
+            None => self.write(&path, format!("{LAYOUT}\n").as_bytes()),
         }
     }
 
@@ -97,6 +94,10 @@ impl Disk {
 
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    pub(super) fn snapshotter(&self) -> PathBuf {
+        self.root.join("snapshotter")
     }
 
     /// Files of layers: `l/<number>`.
@@ -282,6 +283,15 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>, StoreError> {
         .collect();
     names.sort();
     Ok(names)
+}
+
+/// Reads a file as text; `None` where there is none.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("reading", path, error)),
+    }
 }
 
 /// Reads a record; `None` where there is none.

@@ -24,7 +24,7 @@ use crate::{
     StoreError,
     limits::Budget,
     source::{self, Archive, Layout, Plan, PlannedLayer},
-    unpack::{self, Unpacked},
+    unpack::{self, Marks, Unpacked},
 };
 
 /// Layers that are unpacked at once, at most: it is processor work up to here, then disk.
@@ -298,7 +298,7 @@ impl Store {
                 };
                 let path = scratch.path().join(position.to_string());
                 let layer = &plan.layers[position];
-                match unpack_one(layer, &path, &budget) {
+                match unpack_one(layer, &path, self.snapshotter.marks(), &budget) {
                     Ok(unpacked) => {
                         plan.tell_unpacked(layer);
                         lock(&done).push(Fresh {
@@ -407,6 +407,7 @@ pub(super) fn claim_of(reference: &Reference) -> Digest {
 fn unpack_one(
     layer: &PlannedLayer,
     path: &Path,
+    marks: Marks,
     budget: &Budget<'_>,
 ) -> Result<Unpacked, LayerError> {
     fs::create_dir(path)
@@ -414,7 +415,7 @@ fn unpack_one(
         .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
         .map_err(LayerError::Read)?;
     let blob = layer.blob.open().map_err(LayerError::Read)?;
-    unpack::unpack(blob, &layer.expected, path, budget)
+    unpack::unpack(blob, &layer.expected, path, marks, budget)
 }
 
 fn layer_error(

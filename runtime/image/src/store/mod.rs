@@ -5,20 +5,23 @@ mod disk;
 mod load;
 mod manage;
 mod pull;
+mod quota;
 mod records;
 mod snapshot;
+mod snapshotter;
 
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
     time::Duration,
 };
 
 use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
 
 pub use manage::{Removed, Stored, Usage};
-pub use snapshot::{OverlayMount, Snapshot};
+pub use snapshot::{OverlayMount, Snapshot, SnapshotRoot};
+pub use snapshotter::Snapshotter;
 
 use crate::{
     Digest, Image, ImageError, Limits, Name, Platform, Reference, Registries, RootFs, StoreError,
@@ -36,6 +39,9 @@ pub struct Options {
     pub platform: Platform,
     /// Where registries are.
     pub registries: Registries,
+    /// How layers become a root file system. `None` leaves it to the store: as it did before, else by
+    /// overlayfs where that works.
+    pub snapshotter: Option<Snapshotter>,
 }
 
 impl Default for Options {
@@ -44,6 +50,7 @@ impl Default for Options {
             limits: Limits::default(),
             platform: Platform::host(),
             registries: Registries::default(),
+            snapshotter: None,
         }
     }
 }
@@ -56,13 +63,14 @@ impl Default for Options {
 /// |---|---|
 /// | `lock` | locked with flock(2) while a store is open |
 /// | `layout` | the version of this table |
-/// | `l/<number>/` | the files of a layer, in the form in which overlayfs keeps an upper directory |
+/// | `snapshotter` | how layers become root file systems: `overlayfs` or `native` |
+/// | `l/<number>/` | the files of a layer, in the form in which overlayfs keeps an upper directory, or with sockets for what it takes away |
 /// | `layers/<chain id>.json` | a layer: chain id, diff id, its number. It exists if this does |
 /// | `images/<id>.json` | an image: its configuration byte for byte, the chain ids of its layers |
 /// | `names.json` | names, and the image that each means |
 /// | `archives.json` | archive files that were read: their stat data, the image, its names |
 /// | `blobs/<digest>` | what has come of a blob that is being pulled; the next pull goes on there |
-/// | `snapshots/<key>/` | `snapshot.json`, `upper/`, `work/` |
+/// | `snapshots/<key>/` | `snapshot.json`; `upper/` and `work/`, or `root/` |
 /// | `empty/` | the lower directory of an image without layers |
 /// | `tmp/` | work in progress; emptied when the store is opened |
 ///
@@ -79,6 +87,9 @@ impl Default for Options {
 pub struct Store {
     disk: Disk,
     options: Options,
+    snapshotter: Snapshotter,
+    /// Project ids that were given away, counted from the first one.
+    next_project: AtomicU32,
     state: Mutex<State>,
     /// What is being loaded or pulled: fresh layers belong to no image for a moment.
     claims: Claims,
@@ -101,7 +112,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Locked`] when another store has it open; [`StoreError::Layout`] and
-    /// [`StoreError::Damaged`] when what is there cannot be understood.
+    /// [`StoreError::Damaged`] when what is there cannot be understood; [`StoreError::Snapshotter`] when
+    /// what is there is for the other one.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, ImageError> {
         Self::open_with(root, Options::default())
     }
@@ -113,12 +125,21 @@ impl Store {
     pub fn open_with(root: impl AsRef<Path>, options: Options) -> Result<Self, ImageError> {
         let disk = Disk::open(root.as_ref())?;
         let state = State::read(&disk)?;
+        let is_empty = state.layers.is_empty() && state.snapshots.is_empty();
+        let snapshotter = Snapshotter::of(&disk, options.snapshotter, is_empty)?;
         Ok(Self {
             disk,
             options,
+            snapshotter,
+            next_project: AtomicU32::new(0),
             state: Mutex::new(state),
             claims: Claims::default(),
         })
+    }
+
+    /// How layers become a root file system here.
+    pub fn snapshotter(&self) -> Snapshotter {
+        self.snapshotter
     }
 
     /// The image that `reference` means. Archives and layouts are loaded, unless they are already;

@@ -8,8 +8,25 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, disk};
-use crate::{Digest, Image, ImageError, RootFs, StoreError};
+use super::{
+    Snapshotter, Store, disk,
+    quota::{self, Quota},
+    records::State,
+};
+use crate::{Digest, Image, ImageError, RootFs, StoreError, unpack};
+
+/// Where the files of a snapshot are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SnapshotRoot {
+    /// What an overlayfs mount puts together.
+    Overlay(OverlayMount),
+    /// A directory.
+    Directory {
+        /// Its path.
+        root: PathBuf,
+    },
+}
 
 /// The directories of one overlayfs mount. The mount is made elsewhere, in the mount namespace of
 /// the container.
@@ -31,7 +48,10 @@ pub struct Snapshot {
     key: String,
     image: Digest,
     rootfs: RootFs,
-    mount: OverlayMount,
+    mount: SnapshotRoot,
+    /// By what the file system counts, where what it holds is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    project: Option<u32>,
 }
 
 impl Snapshot {
@@ -45,9 +65,29 @@ impl Snapshot {
         &self.image
     }
 
-    /// What to mount.
-    pub fn overlay_options(&self) -> OverlayMount {
-        self.mount.clone()
+    /// Where its files are.
+    pub fn root(&self) -> &SnapshotRoot {
+        &self.mount
+    }
+
+    /// What to mount, where it is to be mounted.
+    pub fn overlay_options(&self) -> Option<OverlayMount> {
+        match &self.mount {
+            SnapshotRoot::Overlay(mount) => Some(mount.clone()),
+            SnapshotRoot::Directory { .. } => None,
+        }
+    }
+
+    /// Where what takes space of its own is.
+    pub(super) fn written(&self) -> &Path {
+        match &self.mount {
+            SnapshotRoot::Overlay(mount) => &mount.upper,
+            SnapshotRoot::Directory { root } => root,
+        }
+    }
+
+    pub(super) fn project(&self) -> Option<u32> {
+        self.project
     }
 
     /// The layers that it keeps in the store.
@@ -66,9 +106,31 @@ impl Store {
     /// [`ImageError::SnapshotExists`] when the key is taken by another image's, [`ImageError::Gone`] when
     /// the image was removed meanwhile, [`ImageError::SnapshotKey`], [`StoreError::Io`].
     pub fn snapshot(&self, image: &Image, key: &str) -> Result<Snapshot, ImageError> {
+        self.snapshot_within(image, key, None)
+    }
+
+    /// [`Store::snapshot`] to which at most `limit` bytes can be written beside what the image holds. The
+    /// kernel does not hold it against a process with `CAP_SYS_RESOURCE`, unless it writes by overlayfs.
+    ///
+    /// # Errors
+    /// [`StoreError::Quota`] when the file system cannot limit it, and those of [`Store::snapshot`].
+    pub fn snapshot_within(
+        &self,
+        image: &Image,
+        key: &str,
+        limit: Option<u64>,
+    ) -> Result<Snapshot, ImageError> {
         if !is_key(key) {
             return Err(ImageError::SnapshotKey(key.to_owned()));
         }
+        // Two who want the same wait here. Layers that are copied must not be collected meanwhile; for
+        // others the lock on the state does.
+        let copied: &[Digest] = match (&image.rootfs, self.snapshotter) {
+            (RootFs::Layers(layers), Snapshotter::Native) => layers,
+            _ => &[],
+        };
+        let alone = Digest::of(format!("snapshot {key}"));
+        let _ours = self.claims.take(copied.iter().copied().chain([alone]));
         let mut state = self.state();
         if let Some(existing) = state.snapshots.get(key) {
             if existing.image != image.id || existing.rootfs != image.rootfs {
@@ -79,49 +141,126 @@ impl Store {
             }
             return Ok(existing.clone());
         }
-        let lower = match &image.rootfs {
-            RootFs::Directory(path) => vec![path.clone()],
-            RootFs::Layers(layers) if layers.is_empty() => vec![self.disk.empty()],
-            RootFs::Layers(layers) => {
-                let mut lower = Vec::with_capacity(layers.len());
-                for id in layers.iter().rev() {
-                    let layer = state.layers.get(id).ok_or(ImageError::Gone(image.id))?;
-                    lower.push(self.layer_path(&layer.directory));
-                    if layer.opaque {
-                        break;
-                    }
-                }
-                lower
+        let lower = self.lower(&state, image)?;
+        let quota = limit
+            .map(|bytes| Quota::new(&self.disk.snapshots(), &state, &self.next_project, bytes))
+            .transpose()?;
+        let snapshot = match self.snapshotter {
+            Snapshotter::Overlayfs => self.stack(image, key, lower, quota)?,
+            Snapshotter::Native => {
+                drop(state);
+                let snapshot = self.copy(image, key, &lower, quota)?;
+                state = self.state();
+                snapshot
             }
         };
+        state.snapshots.insert(key.to_owned(), snapshot.clone());
+        if matches!(image.rootfs, RootFs::Layers(_)) {
+            self.note_use(&image.id);
+        }
+        Ok(snapshot)
+    }
+
+    /// The directories of an image's files, topmost first.
+    fn lower(&self, state: &State, image: &Image) -> Result<Vec<PathBuf>, ImageError> {
+        let layers = match &image.rootfs {
+            RootFs::Directory(path) => return Ok(vec![path.clone()]),
+            RootFs::Layers(layers) if layers.is_empty() => return Ok(vec![self.disk.empty()]),
+            RootFs::Layers(layers) => layers,
+        };
+        let mut lower = Vec::with_capacity(layers.len());
+        for id in layers.iter().rev() {
+            let layer = state.layers.get(id).ok_or(ImageError::Gone(image.id))?;
+            lower.push(self.layer_path(&layer.directory));
+            if layer.opaque {
+                break;
+            }
+        }
+        Ok(lower)
+    }
+
+    /// A snapshot that overlayfs is to mount on top of the layers.
+    fn stack(
+        &self,
+        image: &Image,
+        key: &str,
+        lower: Vec<PathBuf>,
+        quota: Option<Quota>,
+    ) -> Result<Snapshot, StoreError> {
+        let scratch = self.disk.scratch()?;
+        let made = scratch.path().join(key);
+        let (upper, work) = (made.join("upper"), made.join("work"));
+        for directory in [&made, &upper, &work] {
+            create(directory)?;
+        }
+        take_after(&lower, &upper)?;
+        if let Some(quota) = &quota {
+            // Both: the kernel renames from one to the other, which has to be within one project.
+            quota.count(&upper)?;
+            quota.count(&work)?;
+            quota.enforce()?;
+        }
         let place = self.disk.snapshots().join(key);
-        let mount = OverlayMount {
+        let mount = SnapshotRoot::Overlay(OverlayMount {
             lower,
             upper: place.join("upper"),
             work: place.join("work"),
+        });
+        self.finish(image, key, mount, quota, &made)
+    }
+
+    /// A snapshot that is a copy of the layers.
+    fn copy(
+        &self,
+        image: &Image,
+        key: &str,
+        lower: &[PathBuf],
+        quota: Option<Quota>,
+    ) -> Result<Snapshot, StoreError> {
+        let scratch = self.disk.scratch()?;
+        let made = scratch.path().join(key);
+        let root = made.join("root");
+        create(&made)?;
+        create(&root)?;
+        if let Some(quota) = &quota {
+            quota.count(&root)?;
+        }
+        let bottom_first: Vec<&PathBuf> = lower.iter().rev().collect();
+        unpack::apply::apply(&bottom_first, &root)?;
+        if let Some(quota) = &quota {
+            quota.enforce()?;
+        }
+        let mount = SnapshotRoot::Directory {
+            root: self.disk.snapshots().join(key).join("root"),
         };
+        self.finish(image, key, mount, quota, &made)
+    }
+
+    /// Makes a snapshot visible.
+    fn finish(
+        &self,
+        image: &Image,
+        key: &str,
+        mount: SnapshotRoot,
+        quota: Option<Quota>,
+        made: &Path,
+    ) -> Result<Snapshot, StoreError> {
         let snapshot = Snapshot {
             key: key.to_owned(),
             image: image.id,
             rootfs: image.rootfs.clone(),
             mount,
+            project: quota.map(|quota| quota.project()),
         };
-        let scratch = self.disk.scratch()?;
-        let made = scratch.path().join(key);
-        make_directories(&made, &snapshot.mount.lower)?;
         self.disk
             .write_json(&made.join("snapshot.json"), &snapshot)?;
-        if !self.disk.publish(&made, &place)? {
+        let place = self.disk.snapshots().join(key);
+        if !self.disk.publish(made, &place)? {
             let reason = "it is no snapshot of this store".into();
             return Err(StoreError::Damaged {
                 path: place,
                 reason,
-            }
-            .into());
-        }
-        state.snapshots.insert(key.to_owned(), snapshot.clone());
-        if matches!(image.rootfs, RootFs::Layers(_)) {
-            self.note_use(&image.id);
+            });
         }
         Ok(snapshot)
     }
@@ -157,41 +296,42 @@ impl Store {
         if !is_key(key) {
             return Err(ImageError::SnapshotKey(key.to_owned()));
         }
-        let scratch = {
+        let (scratch, project) = {
             let mut state = self.state();
-            if !state.snapshots.contains_key(key) {
+            let Some(snapshot) = state.snapshots.get(key) else {
                 return Ok(false);
-            }
+            };
+            let project = snapshot.project;
             let scratch = self.disk.set_aside(&self.disk.snapshots().join(key))?;
             state.snapshots.remove(key);
-            scratch
+            (scratch, project)
         };
         // What a task wrote can take long to remove, and keeps nobody waiting.
         scratch.map(disk::Scratch::remove).transpose()?;
+        if let Some(project) = project {
+            quota::forget(&self.disk.snapshots(), project)?;
+        }
         Ok(true)
     }
 }
 
+fn create(path: &Path) -> Result<(), StoreError> {
+    let made = fs::DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|error| StoreError::io("creating", path, error))
+}
+
 /// The root directory of an overlayfs mount has the attributes of `upper`, so those of the image
 /// must be put there.
-fn make_directories(place: &Path, lower: &[PathBuf]) -> Result<(), StoreError> {
-    let io = |action| move |error| StoreError::io(action, place, error);
-    let create = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
-    let upper = place.join("upper");
-    create(place).map_err(io("creating"))?;
-    create(&upper).map_err(io("creating"))?;
-    create(&place.join("work")).map_err(io("creating"))?;
-    let top = lower
-        .first()
-        .map(fs::metadata)
-        .transpose()
-        .map_err(io("reading the layers for"))?;
-    if let Some(top) = top {
-        chown(&upper, Some(top.uid()), Some(top.gid())).map_err(io("changing the owner in"))?;
-        let mode = Permissions::from_mode(top.mode() & 0o7777);
-        fs::set_permissions(&upper, mode).map_err(io("setting the mode in"))?;
-    }
-    Ok(())
+fn take_after(lower: &[PathBuf], upper: &Path) -> Result<(), StoreError> {
+    let Some(top) = lower.first() else {
+        return Ok(());
+    };
+    let top = fs::metadata(top).map_err(|error| StoreError::io("reading the layer", top, error))?;
+    chown(upper, Some(top.uid()), Some(top.gid()))
+        .map_err(|error| StoreError::io("changing the owner of", upper, error))?;
+    let mode = Permissions::from_mode(top.mode() & 0o7777);
+    fs::set_permissions(upper, mode)
+        .map_err(|error| StoreError::io("setting the mode of", upper, error))
 }
 
 /// A key is a file name, and no option of a mount needs it escaped.

@@ -1,7 +1,9 @@
-//! From a layer blob to a directory that overlayfs can use as it is.
+//! From a layer blob to a directory that overlayfs can use as it is, or that can be copied.
 
+pub(crate) mod apply;
 mod decompress;
 mod error;
+mod marks;
 mod metadata;
 mod path;
 pub(crate) mod tree;
@@ -10,6 +12,7 @@ mod xattr;
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     io::{self, BufReader, Read},
     path::Path,
 };
@@ -22,6 +25,7 @@ use nix::{
 pub use error::LayerError;
 
 pub(crate) use decompress::decompress;
+pub(crate) use marks::Marks;
 pub(crate) use path::{EntryPath, display};
 
 use crate::{
@@ -55,7 +59,7 @@ pub(crate) struct Unpacked {
     pub(crate) bytes: u64,
 }
 
-/// Unpacks `blob` into the empty directory `root`.
+/// Unpacks `blob` into the empty directory `root`; `marks` stand for what it takes away.
 ///
 /// Nobody may use `root` before this has returned: only at the end of the stream is it known
 /// whether the content is the expected one.
@@ -63,13 +67,14 @@ pub(crate) fn unpack(
     blob: impl Read + Send,
     expected: &Expected,
     root: &Path,
+    marks: Marks,
     budget: &Budget<'_>,
 ) -> Result<Unpacked, LayerError> {
     // One byte more than allowed is enough to notice, and a wrong size must not cost more.
     let size = expected.blob.as_ref().and_then(|(_, size)| *size);
     let blob = blob.take(size.map_or(u64::MAX, |size| size.saturating_add(1)));
     let mut blob = HashingReader::new(blob);
-    let outcome = unpack_stream(&mut blob, root, budget);
+    let outcome = unpack_stream(&mut blob, root, marks, budget);
     if let Err(error @ (LayerError::Limit { .. } | LayerError::Kernel { .. })) = outcome {
         return Err(error);
     }
@@ -119,10 +124,19 @@ pub(crate) fn unpack(
     })
 }
 
+/// Whether the marks of a layer can be made in `directory`; what is tried stays.
+pub(crate) fn try_marks(directory: &Path, marks: Marks) -> Result<(), (&'static str, Errno)> {
+    let open = || Tree::open(directory);
+    let tree = open().map_err(|errno| ("opening a directory", errno))?;
+    marks.whiteout(tree.root(), OsStr::new("whiteout"))?;
+    marks.opaque(tree.root(), OsStr::new("."))
+}
+
 /// What was written, and digest and size of the decompressed stream.
 fn unpack_stream(
     blob: impl Read + Send,
     root: &Path,
+    marks: Marks,
     budget: &Budget<'_>,
 ) -> Result<(Written, Digest, u64), LayerError> {
     let content = Metered {
@@ -130,7 +144,7 @@ fn unpack_stream(
         budget,
     };
     let mut tar = TarReader::new(HashingReader::new(content));
-    let mut writer = Writer::new(root, budget)?;
+    let mut writer = Writer::new(root, marks, budget)?;
     while let Some(entry) = tar.next_entry()? {
         budget.take_entry()?;
         writer.apply(&entry, &mut tar)?;

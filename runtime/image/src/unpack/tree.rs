@@ -85,9 +85,12 @@ pub(crate) fn file_type(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-/// Whether overlayfs takes this for a whiteout: a character device 0/0.
+/// Whether this is a whiteout, of either kind of [`Marks`](super::Marks).
 pub(crate) fn is_whiteout(stat: &FileStat) -> bool {
-    file_type(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
+    match file_type(stat) {
+        SFlag::S_IFCHR => stat.st_rdev == 0,
+        kind => kind == SFlag::S_IFSOCK,
+    }
 }
 
 /// Opens a directory by its name in another one, following nothing.

@@ -1,5 +1,4 @@
-//! Writes the entries of one layer, in the form in which overlayfs keeps an upper directory
-//! (kernel `Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque directories").
+//! Writes the entries of one layer into a directory, with [`Marks`] for what it takes away.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +20,9 @@ use nix::{
 };
 
 use super::{
-    EntryPath, LayerError, display,
-    error::{CHANGE_OWNER, MAKE_DEVICE, MAKE_OPAQUE, MAKE_WHITEOUT, SET_XATTR},
+    EntryPath, LayerError, Marks, display,
+    error::{CHANGE_OWNER, MAKE_DEVICE, SET_XATTR},
+    marks,
     metadata::{Metadata, set_times},
     tree::{self, Tree},
     xattr,
@@ -34,7 +34,6 @@ use crate::{
 
 /// image-spec `layer.md`, section "Whiteouts".
 const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Left by AUFS; Docker skips them.
 const AUFS: &[u8] = b".wh..wh.";
 
@@ -55,6 +54,7 @@ pub(super) struct Written {
 
 pub(super) struct Writer<'a> {
     tree: Tree,
+    marks: Marks,
     budget: &'a Budget<'a>,
     /// Directories whose attributes the archive has not given (yet).
     implied: BTreeSet<EntryPath>,
@@ -67,7 +67,11 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(root: &Path, budget: &'a Budget<'a>) -> Result<Self, LayerError> {
+    pub(super) fn new(
+        root: &Path,
+        marks: Marks,
+        budget: &'a Budget<'a>,
+    ) -> Result<Self, LayerError> {
         let tree = Tree::open(root).map_err(|source| LayerError::Kernel {
             entry: root.display().to_string(),
             action: "opening the layer's directory",
@@ -76,6 +80,7 @@ impl<'a> Writer<'a> {
         let implied = [EntryPath::default()].into();
         Ok(Self {
             tree,
+            marks,
             budget,
             implied,
             times: BTreeMap::new(),
@@ -155,6 +160,10 @@ impl<'a> Writer<'a> {
             action,
             source,
         })
+    }
+
+    fn marked(&self, result: Result<(), (&'static str, Errno)>) -> Result<(), LayerError> {
+        result.or_else(|(action, errno)| self.at(Err(errno), action))
     }
 
     fn refuse<T>(&self, reason: impl Into<String>) -> Result<T, LayerError> {
@@ -262,10 +271,7 @@ impl<'a> Writer<'a> {
     }
 
     fn opaque(&self, directory: impl AsFd, name: &OsStr) -> Result<(), LayerError> {
-        self.at(
-            xattr::set(directory, name, b"trusted.overlay.opaque", b"y"),
-            MAKE_OPAQUE,
-        )
+        self.marked(self.marks.opaque(directory, name))
     }
 
     /// Removes what an entry replaces. Nothing is ever written *through* an existing file: it
@@ -299,8 +305,8 @@ impl<'a> Writer<'a> {
         name: &OsStr,
         hidden: &OsStr,
     ) -> Result<(), LayerError> {
-        if name.as_bytes() == OPAQUE {
-            // overlayfs does not look at this attribute on a layer's own root.
+        if name.as_bytes() == marks::OPAQUE.as_bytes() {
+            // overlayfs does not look at this mark on a layer's own root.
             self.opaque_root |= parent.is_root();
             return self.opaque(directory, OsStr::new("."));
         }
@@ -314,10 +320,7 @@ impl<'a> Writer<'a> {
             tree::look(directory, hidden),
             "looking at what a whiteout hides",
         )? {
-            None => {
-                let made = stat::mknodat(directory, hidden, SFlag::S_IFCHR, Mode::empty(), 0);
-                self.at(made, MAKE_WHITEOUT)
-            }
+            None => self.marked(self.marks.whiteout(directory, hidden)),
             Some(found) if tree::file_type(&found) == SFlag::S_IFDIR => {
                 self.opaque(directory, hidden)
             }

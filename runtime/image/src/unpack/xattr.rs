@@ -4,7 +4,7 @@
 //! through the open directory's entry in /proc; its last component is a plain name.
 
 use std::{
-    ffi::{CString, OsStr},
+    ffi::{CStr, CString, OsStr},
     os::{
         fd::{AsFd, AsRawFd},
         unix::ffi::OsStrExt,
@@ -24,13 +24,16 @@ pub(super) fn set(
     attribute: &[u8],
     value: &[u8],
 ) -> Result<(), Errno> {
-    let path = path(directory, name)?;
     let attribute = CString::new(attribute).map_err(|_| Errno::EINVAL)?;
+    write(&path(directory, name)?, &attribute, value)
+}
+
+fn write(file: &CStr, attribute: &CStr, value: &[u8]) -> Result<(), Errno> {
     // SAFETY: both strings end in NUL and live through the call; the kernel reads `value.len()`
     // bytes of `value` and keeps no pointer.
     let result = unsafe {
         libc::lsetxattr(
-            path.as_ptr(),
+            file.as_ptr(),
             attribute.as_ptr(),
             value.as_ptr().cast(),
             value.len(),
@@ -44,40 +47,74 @@ pub(super) fn set(
 /// directory for a lower one: all but its own.
 pub(super) fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     let here = OsStr::new(".");
-    let source = path(from, here)?;
-    let mut names = vec![0u8; MAX];
-    // SAFETY: the path ends in NUL; the kernel writes at most `names.len()` bytes to `names`.
-    let length =
-        unsafe { libc::llistxattr(source.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
-    let length = match Errno::result(length) {
-        Ok(length) => usize::try_from(length).map_err(|_| Errno::EIO)?,
-        // A file system without attributes.
-        Err(Errno::EOPNOTSUPP) => 0,
-        Err(errno) => return Err(errno),
-    };
-    let mut value = vec![0u8; MAX];
-    for attribute in names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        if attribute.starts_with(b"trusted.overlay.") || attribute == b"security.selinux" {
+    copy_all(&path(from, here)?, &path(to, here)?)
+}
+
+/// Copies those of `name` in one directory to `name` in another one, which has none.
+pub(super) fn copy_at(from: impl AsFd, to: impl AsFd, name: &OsStr) -> Result<(), Errno> {
+    copy_all(&path(from, name)?, &path(to, name)?)
+}
+
+/// Like [`copy`], and removes those that only the other directory has.
+pub(super) fn replace(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
+    let here = OsStr::new(".");
+    let (from, to) = (path(from, here)?, path(to, here)?);
+    let wanted = names(&from)?;
+    for attribute in names(&to)? {
+        if is_own(&attribute) || wanted.contains(&attribute) {
             continue;
         }
-        let name = CString::new(attribute).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: both strings end in NUL and live through the call.
+        let result = unsafe { libc::lremovexattr(to.as_ptr(), attribute.as_ptr()) };
+        Errno::result(result)?;
+    }
+    copy_all(&from, &to)
+}
+
+/// What says something of a place, not of the file.
+fn is_own(attribute: &CStr) -> bool {
+    let attribute = attribute.to_bytes();
+    attribute.starts_with(b"trusted.overlay.") || attribute == b"security.selinux"
+}
+
+fn copy_all(from: &CStr, to: &CStr) -> Result<(), Errno> {
+    let attributes = names(from)?;
+    let mut value = Vec::new();
+    for attribute in attributes.iter().filter(|name| !is_own(name)) {
+        value.resize(MAX, 0);
         // SAFETY: both strings end in NUL; the kernel writes at most `value.len()` bytes to
         // `value`.
         let length = unsafe {
             libc::lgetxattr(
-                source.as_ptr(),
-                name.as_ptr(),
+                from.as_ptr(),
+                attribute.as_ptr(),
                 value.as_mut_ptr().cast(),
                 value.len(),
             )
         };
         let length = usize::try_from(Errno::result(length)?).map_err(|_| Errno::EIO)?;
-        set(&to, here, attribute, &value[..length])?;
+        write(to, attribute, &value[..length])?;
     }
     Ok(())
+}
+
+/// The names of a file's attributes.
+fn names(file: &CStr) -> Result<Vec<CString>, Errno> {
+    // SAFETY: the path ends in NUL; with a size of 0 nothing is written.
+    let length = unsafe { libc::llistxattr(file.as_ptr(), std::ptr::null_mut(), 0) };
+    match Errno::result(length) {
+        // Also of a file system without attributes.
+        Ok(0) | Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        outcome => outcome.map(drop)?,
+    }
+    let mut list = vec![0u8; MAX];
+    // SAFETY: the path ends in NUL; the kernel writes at most `list.len()` bytes to `list`.
+    let length = unsafe { libc::llistxattr(file.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    list.truncate(usize::try_from(Errno::result(length)?).map_err(|_| Errno::EIO)?);
+    list.split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| CString::new(name).map_err(|_| Errno::EINVAL))
+        .collect()
 }
 
 fn path(directory: impl AsFd, name: &OsStr) -> Result<CString, Errno> {

@@ -159,14 +159,18 @@ pub fn snapshot(store: &Store, image: &Image, key: &str) -> Snapshot {
 /// What a container of this image would see.
 pub fn seen(bed: &Bed, store: &Store, image: &Image) -> String {
     let key = format!("see-{}", &image.id.hex()[..12]);
-    let mount = snapshot(store, image, &key).overlay_options();
+    let mount = snapshot(store, image, &key)
+        .overlay_options()
+        .expect("an overlay");
     mounted_listing(&mount, &bed.path(&key), false)
 }
 
 /// The content of a file of the image.
 pub fn file(bed: &Bed, store: &Store, image: &Image, path: &str) -> String {
     let key = format!("file-{}", &image.id.hex()[..12]);
-    let mount = snapshot(store, image, &key).overlay_options();
+    let mount = snapshot(store, image, &key)
+        .overlay_options()
+        .expect("an overlay");
     let point = bed.path(&key);
     mounted(&mount, &point, &format!("cat '{}/{path}'", point.display()))
 }

@@ -211,7 +211,9 @@ fn images_that_share_layers_come_side_by_side_while_layers_are_collected() {
                     let image = pull(store, &text).expect("an image");
                     assert_eq!(image.id, made.id());
                     let script = "cat base0 base1 base2 own | wc -c";
-                    let mount = snapshot(store, &image, &format!("s{at}")).overlay_options();
+                    let mount = snapshot(store, &image, &format!("s{at}"))
+                        .overlay_options()
+                        .expect("an overlay");
                     let point = bed.path(&format!("m{at}"));
                     let script = format!("cd {}; {script}", point.display());
                     assert_eq!(mounted(&mount, &point, &script).trim(), "700000");
