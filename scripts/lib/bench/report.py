@@ -2,8 +2,8 @@
 """Makes tables and pictures of the samples of a run of scripts/bench: report.py FOLDER.
 
 Reads context.tsv and samples.tsv there, and writes results.md, paths.svg and tasks.svg; reads
-runtime-context.tsv and runtime.tsv, and writes runtime.md and runtime.svg; what was not measured is not
-there. Writes all of it to results.json, and the tables to standard output. Fails when a configuration was
+runtime-context.tsv and runtime.tsv, and writes runtime.md and runtime.svg; images-context.tsv and images.tsv,
+and writes images.md; what was not measured is not there. Writes all of it to results.json, and the tables to standard output. Fails when a configuration was
 not measured in every round.
 """
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import figure
+import images
 import results as measured
 import runtime
 import table
@@ -25,6 +26,8 @@ def main():
         results = measured.load(folder) if (folder / "context.tsv").exists() else {}
         if (folder / "runtime.tsv").exists():
             results["runtime"] = runtime.load(folder)
+        if (folder / "images.tsv").exists():
+            results["images"] = images.load(folder)
     except (OSError, ValueError, KeyError, measured.Incomplete) as error:
         sys.exit(f"report.py: {folder}: {error}")
     write(folder / "results.json", json.dumps(results, indent=1) + "\n")
@@ -40,6 +43,9 @@ def main():
         write(folder / "runtime.md", runtime.markdown(results["runtime"], pictures=True))
         write(folder / "runtime.svg", runtime.picture(results["runtime"]))
         sys.stdout.write(runtime.markdown(results["runtime"]))
+    if "images" in results:
+        write(folder / "images.md", images.markdown(results["images"]))
+        sys.stdout.write(images.markdown(results["images"]))
 
 
 def write(path, text):
