@@ -238,7 +238,7 @@ fn what_a_node_offers() {
         resources: Some(v1::Resources {
             nano_cpus: 1_500_000_000,
             memory_bytes: 64 << 20,
-            generic: Vec::new(),
+            ..Default::default()
         }),
         features: vec![v1::Feature {
             name: "ipvs".into(),

@@ -47,9 +47,31 @@ pub struct Options {
     /// Do not ask a registry whether a tag means another image by now than the one that is here.
     #[arg(long, env = "FAIRLEAD_PREFER_LOCAL_IMAGES")]
     pub prefer_local_images: bool,
+    /// How the layers of images become root file systems; default: as the state directory is used
+    /// already, else by overlayfs where that works.
+    #[arg(long, env = "FAIRLEAD_SNAPSHOTTER")]
+    pub snapshotter: Option<SnapshotterName>,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,executor=debug.
     #[arg(long, env = "FAIRLEAD_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// A way to make root file systems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SnapshotterName {
+    /// Mounts of overlayfs.
+    Overlayfs,
+    /// Copies.
+    Native,
+}
+
+impl From<SnapshotterName> for image::Snapshotter {
+    fn from(name: SnapshotterName) -> Self {
+        match name {
+            SnapshotterName::Overlayfs => Self::Overlayfs,
+            SnapshotterName::Native => Self::Native,
+        }
+    }
 }
 
 /// A load-balancer implementation.

@@ -75,6 +75,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let images = image::Options {
         registries: task::registries(options.registries.as_ref())
             .map_err(DaemonError::Registries)?,
+        snapshotter: options.snapshotter.map(Into::into),
         ..image::Options::default()
     };
     let images = image::Store::open_with(options.state_dir.join("images"), images)?;

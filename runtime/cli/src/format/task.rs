@@ -167,6 +167,8 @@ mirror! {
         cpus: Cpus = nano_cpus,
         /// Memory, such as 64MiB. 0: no limit.
         memory: Size = memory_bytes,
+        /// What the task may add to its root file system, such as 10GiB. 0: no limit. Only as a limit.
+        storage: Size = storage_bytes,
         /// Generic resources, such as GPUs.
         generic: Vec<GenericResource> = generic,
     }

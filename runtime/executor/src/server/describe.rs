@@ -136,7 +136,7 @@ pub(super) fn describe(node: &Node, machine: &Machine) -> Result<v1::DescribeRes
         resources: Some(v1::Resources {
             nano_cpus: machine.nano_cpus,
             memory_bytes: machine.memory_bytes,
-            generic: Vec::new(),
+            ..Default::default()
         }),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: machine.kernel.clone(),

@@ -30,9 +30,13 @@ impl Follower {
             },
         };
         let (images, id) = (Arc::clone(&self.node.images), self.id.clone());
+        let limits = local.def.proto.resources.as_ref();
+        let limits = limits.and_then(|resources| resources.limits.as_ref());
+        let limit = limits.and_then(|limits| u64::try_from(limits.storage_bytes).ok());
+        let limit = limit.filter(|bytes| *bytes > 0);
         blocking(move || {
             let snapshot = images
-                .snapshot(&image, &id)
+                .snapshot_within(&image, &id, limit)
                 .map_err(|e| StepError::of(&e))?;
             let rootfs = match snapshot.root().clone() {
                 SnapshotRoot::Overlay(overlay) => Rootfs::Overlay {

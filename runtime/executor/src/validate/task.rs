@@ -163,6 +163,14 @@ fn check_resources(v: &mut Violations, at: At<'_>, resources: &v1::ResourceRequi
                 format!("{} is negative", part.memory_bytes),
             );
         }
+        if part.storage_bytes < 0 {
+            v.add(
+                at.field("storage_bytes"),
+                format!("{} is negative", part.storage_bytes),
+            );
+        } else if part.storage_bytes > 0 && name == "reservations" {
+            v.add(at.field("storage_bytes"), "can be limited, not reserved");
+        }
         v.unsupported(at.field("generic"), !part.generic.is_empty());
     }
     let memory = |part: &Option<v1::Resources>| part.as_ref().map_or(0, |r| r.memory_bytes);

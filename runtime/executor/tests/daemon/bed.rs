@@ -22,6 +22,11 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Daemon {
     pub fn start(test: &str) -> Self {
+        Self::prepared(test, |_| {})
+    }
+
+    /// Prepares the state directory before the daemon starts.
+    pub fn prepared(test: &str, prepare: impl FnOnce(&Path)) -> Self {
         let name = format!("flt-{test}-{}", std::process::id());
         let dir = tempfile::Builder::new().prefix(&name).tempdir().unwrap();
         // The image's files are reached by unprivileged users of tasks.
@@ -46,6 +51,7 @@ impl Daemon {
             child: None,
         };
         daemon.image();
+        prepare(&daemon.state_dir());
         daemon.launch();
         daemon
     }
@@ -57,7 +63,7 @@ impl Daemon {
         fs::create_dir_all(self.rootfs().join("etc")).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
         for applet in [
-            "sh", "sleep", "cat", "echo", "id", "hostname", "true", "grep", "ls", "wc",
+            "sh", "sleep", "cat", "echo", "id", "hostname", "true", "grep", "ls", "wc", "dd", "rm",
         ] {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }

@@ -1,9 +1,11 @@
 //! What becomes of tasks.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use fairlead_api::v1::{self, TaskState};
+use nix::sched::{CloneFlags, unshare};
 use tonic::Code;
 
 use crate::bed::{
@@ -101,7 +103,7 @@ async fn the_specification_reaches_the_program() {
         limits: Some(v1::Resources {
             memory_bytes: 64 << 20,
             nano_cpus: 500_000_000,
-            generic: vec![],
+            ..Default::default()
         }),
         ..Default::default()
     });
@@ -280,5 +282,75 @@ async fn host_ports_are_reserved_reported_and_given_back() {
     client.assign(complete("2", &[good, free])).await.unwrap();
     status(&mut client, "free", |s| s.state() == TaskState::Running).await;
     client.assign(complete("3", &[])).await.unwrap();
+    nothing_left(&daemon);
+}
+
+/// An ext4 that counts by project, in mounts of this thread and of what it starts.
+struct Counting(tempfile::TempDir);
+
+impl Counting {
+    /// `None` where the kernel has not got the format of such quotas.
+    fn new() -> Option<Self> {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let script = "mount --make-rprivate /; modprobe -q loop || true; modprobe -q quota_v2 || true
+             mkdir state; truncate -s 128M disk; mkfs.ext4 -q -O quota,project -E quotatype=prjquota disk
+             mount -o loop,prjquota disk state";
+        let mut command = Command::new("sh");
+        let output = command.args(["-euc", script]).current_dir(&dir).output();
+        let output = output.unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        let required = std::env::var_os("FAIRLEAD_REQUIRE_IPVS").is_some();
+        assert!(output.status.success() || !required, "{error}");
+        output.status.success().then(|| Self(dir))
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("state")
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_task_writes_no_more_than_its_limit() {
+    let counting = Counting::new();
+    let daemon = Daemon::prepared("storage", |state| {
+        if let Some(counting) = &counting {
+            std::os::unix::fs::symlink(counting.path(), state).unwrap();
+        }
+    });
+    let mut client = daemon.client().await;
+    configure(&mut client).await;
+    let program = "dd if=/dev/zero of=/a bs=1M count=6 && dd if=/dev/zero of=/b bs=1M count=6; rm /a /b \
+         && dd if=/dev/zero of=/c bs=1M count=6 && exit 9";
+    let mut task = script(&daemon, "t1", program);
+    task.resources = Some(v1::ResourceRequirements {
+        limits: Some(v1::Resources {
+            storage_bytes: 8 << 20,
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    client.assign(complete("1", &[task])).await.unwrap();
+    if counting.is_some() {
+        let ended = status(&mut client, "t1", |s| s.state() >= TaskState::Complete).await;
+        let request = v1::LogsRequest {
+            task_id: "t1".into(),
+            ..Default::default()
+        };
+        let log = output(&mut client, request).await;
+        assert!(log.contains("Disk quota exceeded"), "{log}");
+        assert_eq!(ended.container.unwrap().exit_code, 9, "{log}");
+    } else {
+        let ended = status(&mut client, "t1", |s| s.state() >= TaskState::Complete).await;
+        assert_eq!(ended.state(), TaskState::Rejected, "{ended:?}");
+        assert!(ended.error.contains("prjquota"), "{}", ended.error);
+    }
+    client.assign(complete("2", &[])).await.unwrap();
     nothing_left(&daemon);
 }

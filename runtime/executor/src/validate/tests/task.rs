@@ -105,6 +105,29 @@ fn tasks() {
     refused(
         |p| {
             p.task.resources = limits(v1::Resources {
+                storage_bytes: -1,
+                ..Default::default()
+            })
+        },
+        r#"tasks["t1"].resources.limits.storage_bytes"#,
+        "negative",
+    );
+    refused(
+        |p| {
+            p.task.resources = Some(v1::ResourceRequirements {
+                reservations: Some(v1::Resources {
+                    storage_bytes: 1,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })
+        },
+        r#"tasks["t1"].resources.reservations.storage_bytes"#,
+        "not reserved",
+    );
+    refused(
+        |p| {
+            p.task.resources = limits(v1::Resources {
                 generic: vec![Default::default()],
                 ..Default::default()
             });
