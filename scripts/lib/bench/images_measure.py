@@ -124,7 +124,7 @@ def start_registry(work):
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     config = work / "registry.yml"
     config.write_text(
-        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
+        "version: 0.1\nlog: {level: fatal, accesslog: {disabled: true}}\n"
         f"storage: {{filesystem: {{rootdirectory: '{work}/registry'}}}}\n"
         f"http: {{addr: '{REGISTRY}', secret: none}}\n"
     )
