@@ -124,16 +124,18 @@ def start_registry(work):
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     config = work / "registry.yml"
     config.write_text(
-        "version: 0.1\nlog: {level: fatal, accesslog: {disabled: true}}\n"
+        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
         f"storage: {{filesystem: {{rootdirectory: '{work}/registry'}}}}\n"
         f"http: {{addr: '{REGISTRY}', secret: none}}\n"
     )
-    process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=sys.stderr)
+    log = work / "registry.log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=output, stderr=output)
     for _ in range(200):
         if subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://{REGISTRY}/v2/"]).returncode == 0:
             return process
         if process.poll() is not None:
-            sys.exit(f"docker-registry ended with status {process.returncode}")
+            sys.exit(f"docker-registry ended with status {process.returncode}: {log.read_text()}")
         time.sleep(0.05)
     process.kill()
     sys.exit("docker-registry does not answer")
