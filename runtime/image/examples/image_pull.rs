@@ -1,6 +1,6 @@
 //! Pulls one image into a store, as a process by itself: what `scripts/bench --only images` measures.
 //!
-//! `image_pull STORE NAME`
+//! `image_pull STORE NAME` prints the image's id, and the most memory that it had, in KiB.
 
 use image::{ImageError, PullOptions, Store};
 
@@ -10,7 +10,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: image_pull STORE NAME".into());
     };
     let pulled = pull(store, name.parse()?)?;
-    println!("{pulled}");
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|value| value.trim().strip_suffix(" kB"))
+        .ok_or("/proc/self/status has no VmHWM")?;
+    println!("{pulled} {peak}");
     Ok(())
 }
 

@@ -54,7 +54,8 @@ def markdown(results):
     ]
     lines += ["From a registry on the same machine, which takes its part of the processors, into a tmpfs. Seconds:"]
     lines += ["median (smallest to largest, or where eight of ten samples are). Ratios: within a round. Busy: the time that"]
-    lines += ["processors worked, without the registry. Memory: the most that the largest process had."]
+    lines += ["processors worked, without the registry. Memory: the most that the largest process had; of others than"]
+    lines += ["ours, what is less than the measuring program's own 20 MiB is not seen."]
     for image, title in IMAGES.items():
         for how in COMPRESSIONS:
             lines += ["", f"## {title[0].upper()}{title[1:]}, {how}", ""]
