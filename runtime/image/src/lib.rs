@@ -29,6 +29,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod health;
 mod image;
 mod limits;
 mod name;
@@ -43,6 +44,7 @@ mod unpack;
 
 pub use digest::{Digest, DigestError};
 pub use error::{ImageError, StoreError};
+pub use health::{HealthCheck, SHORTEST, check_test};
 pub use image::{Image, RootFs};
 pub use limits::Limits;
 pub use name::{Name, NameError};
@@ -51,6 +53,8 @@ pub use pull::{Progress, PullCanceller, PullEvent, PullOptions};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Credentials, HostConfig, Mirror, Registries, RegistryError, TlsConfig};
 pub use source::ArchiveError;
-pub use store::{Collected, Options, OverlayMount, Removed, Snapshot, Store, Stored, Usage};
+pub use store::{
+    Collected, Options, OverlayMount, Removed, Snapshot, Store, Stored, Usage, VolumeDirs,
+};
 pub use tarball::TarError;
 pub use unpack::LayerError;

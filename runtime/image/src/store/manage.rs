@@ -254,7 +254,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn usage(&self) -> Result<Usage, ImageError> {
-        let (mut usage, uppers) = {
+        let (mut usage, written) = {
             let state = self.state();
             let needed: BTreeSet<&Digest> = state
                 .snapshots
@@ -276,11 +276,11 @@ impl Store {
                 snapshots: state.snapshots.len(),
                 ..Usage::default()
             };
-            let uppers = state.snapshots.values();
-            let uppers: Vec<_> = uppers.map(|s| s.overlay_options().upper).collect();
-            (usage, uppers)
+            let written = state.snapshots.values();
+            let written = written.flat_map(|s| [s.overlay_options().upper, s.volumes().place]);
+            (usage, written.collect::<Vec<_>>())
         };
-        usage.snapshot_bytes = uppers.iter().map(|upper| disk_bytes(upper)).sum();
+        usage.snapshot_bytes = written.iter().map(|place| disk_bytes(place)).sum();
         usage.download_bytes = disk_bytes(&self.disk.blobs());
         Ok(usage)
     }
