@@ -13,6 +13,7 @@ use netdp::dns::{Server, Sockets};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::health::Monitor;
 use super::process::{self, Found, Running, adopt, find};
 use super::{Follower, StepError, blocking, cleanup, container_status, fail, set_status};
 use crate::record::Local;
@@ -58,11 +59,16 @@ impl Follower {
         })
         .await?;
         let dns = process::serve_dns(&self.node, local, ours)?;
-        self.started(stdout.into(), dns).await
+        self.started(local, stdout.into(), dns).await
     }
 
     /// Reads the shim's one line.
-    async fn started(&mut self, stdout: OwnedFd, dns: Server) -> Result<(), StepError> {
+    async fn started(
+        &mut self,
+        local: &Arc<Local>,
+        stdout: OwnedFd,
+        dns: Server,
+    ) -> Result<(), StepError> {
         let line = match timeout(START_LIMIT, read_line(stdout)).await {
             Ok(line) => line.map_err(|e| StepError::of(&e))?,
             Err(_) => {
@@ -91,8 +97,7 @@ impl Follower {
                     Err(ProcessError::Gone { .. } | ProcessError::Reused { .. }) => {}
                     Err(error) => return Err(StepError::of(&error)),
                 }
-                self.running_now(&report.state);
-                Ok(())
+                self.up(local, &report.state).await
             }
             Ok(StartReport::Failed(failure)) => Err(StepError {
                 exit_code: Some(failure.exit_code),
@@ -109,11 +114,13 @@ impl Follower {
         }
     }
 
-    fn running_now(&self, state: &ShimState) {
+    /// The program runs. Without a health check that is all; with one, somebody has to find it well.
+    async fn up(&mut self, local: &Arc<Local>, state: &ShimState) -> Result<(), StepError> {
         let pid = state
             .init_pid
             .and_then(|pid| u32::try_from(pid).ok())
             .unwrap_or(0);
+        let waits = local.record.health_check;
         self.node.note(&self.id, |local| {
             local.record.shim_pid = u32::try_from(state.shim_pid).unwrap_or(0);
             local.record.shim_start = state.shim_start_time;
@@ -123,11 +130,77 @@ impl Follower {
                 status.container = Some(container);
                 status.ports = ports;
             }
-            set_status(local, TaskState::Running, "started");
+            if !waits {
+                set_status(local, TaskState::Running, "started");
+            }
         });
-        // From now on it is a backend.
+        if waits {
+            return self.until_healthy(local, state).await;
+        }
+        self.is_backend();
+        Ok(())
+    }
+
+    /// From now on connections may be sent to it.
+    fn is_backend(&self) {
         if let Ok(plane) = self.node.plane() {
             plane.apply_later();
+        }
+    }
+
+    async fn until_healthy(
+        &mut self,
+        local: &Arc<Local>,
+        state: &ShimState,
+    ) -> Result<(), StepError> {
+        // Where it has ended already, the next step reads how.
+        let Some(running) = &mut self.running else {
+            return Ok(());
+        };
+        let monitor = match &mut self.health {
+            Some(monitor) => monitor,
+            empty => empty.insert(Monitor::start(&self.node, &self.id, state).await?),
+        };
+        let decided = tokio::select! {
+            ended = running.ended() => return ended,
+            // Another wish is another step.
+            _ = self.want.changed() => return Ok(()),
+            decided = monitor.decided() => decided,
+        };
+        match decided {
+            Ok(()) => {
+                self.node.note(&self.id, |local| {
+                    set_status(local, TaskState::Running, "started")
+                });
+                self.is_backend();
+                Ok(())
+            }
+            Err(reason) => self.end_unhealthy(local, reason).await,
+        }
+    }
+
+    /// Stops the task as if it were wanted; what it has come to is another matter.
+    async fn end_unhealthy(&mut self, local: &Arc<Local>, reason: String) -> Result<(), StepError> {
+        tracing::info!(task = self.id, reason, "the task is stopped");
+        self.node
+            .update(&self.id, |local| {
+                local.record.unhealthy.clone_from(&reason);
+                local.record.stopping = true;
+            })
+            .await?;
+        // No new connections from here on.
+        self.node.plane()?.apply().await?;
+        let exit = match self.find().await? {
+            Found::Ended(exit) => Some(exit),
+            Found::Alive(state, _) => self.end_process(local, &state).await?,
+            Found::Beginning | Found::Nothing => {
+                self.kill().await?;
+                None
+            }
+        };
+        match exit {
+            Some(exit) => self.finish(local, &exit),
+            None => Err(StepError::fatal(reason)),
         }
     }
 
@@ -137,9 +210,10 @@ impl Follower {
         loop {
             match self.find().await? {
                 Found::Alive(state, pidfd) if state.started_at_unix_nanos.is_some() => {
-                    self.running = Some(adopt(&self.node, local, pidfd).await?);
-                    self.running_now(&state);
-                    return Ok(());
+                    if self.running.is_none() {
+                        self.running = Some(adopt(&self.node, local, pidfd).await?);
+                    }
+                    return self.up(local, &state).await;
                 }
                 Found::Ended(exit) => return self.finish(local, &exit),
                 // Killed on its way: undone and begun again.
@@ -156,15 +230,28 @@ impl Follower {
         let running = match &mut self.running {
             Some(running) => running,
             empty => match find_blocking(&self.node, &self.id).await? {
-                Found::Alive(_, pidfd) => empty.insert(adopt(&self.node, local, pidfd).await?),
+                Found::Alive(state, pidfd) => {
+                    if local.record.health_check {
+                        self.health = Some(Monitor::start(&self.node, &self.id, &state).await?);
+                    }
+                    empty.insert(adopt(&self.node, local, pidfd).await?)
+                }
                 Found::Ended(exit) => return self.finish(local, &exit),
                 Found::Nothing | Found::Beginning => return Err(lost()),
             },
+        };
+        let health = self.health.as_mut();
+        let unhealthy = async {
+            match health {
+                Some(monitor) => monitor.unhealthy().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             ended = running.ended() => ended?,
             // Another wish is another step.
             _ = self.want.changed() => return Ok(()),
+            reason = unhealthy => return self.end_unhealthy(local, reason).await,
         }
         match self.find().await? {
             Found::Ended(exit) => self.finish(local, &exit),
@@ -177,7 +264,10 @@ impl Follower {
         if exit.oom_killed {
             self.node.events.task_oom(&self.id);
         }
-        if exit.failed.is_none() && local.state() < TaskState::Running {
+        self.health = None;
+        // One that had to be found well first, and was not, has never run.
+        let waited = local.record.health_check && exit.exit_code != 0;
+        if exit.failed.is_none() && !waited && local.state() < TaskState::Running {
             // The states are passed one by one, also when nobody was there to see it.
             self.node.note(&self.id, |local| {
                 set_status(local, TaskState::Running, "started")
@@ -206,7 +296,16 @@ fn lost() -> StepError {
 
 /// Puts the end of the program into the status.
 pub(super) fn end(local: &mut Local, exit: &ExitStatus) {
+    let unhealthy = local.record.unhealthy.clone();
     match (&exit.failed, exit.exit_code) {
+        // That it then ended as it was asked to is no success.
+        (None, code) if !unhealthy.is_empty() => {
+            let error = StepError {
+                exit_code: Some(code),
+                ..StepError::fatal(unhealthy)
+            };
+            fail(local, &error);
+        }
         (Some(failure), _) => {
             let error = StepError {
                 exit_code: Some(failure.exit_code),
