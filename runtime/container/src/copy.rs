@@ -220,3 +220,58 @@ fn times(data: &FileStat) -> (TimeSpec, TimeSpec) {
         TimeSpec::new(data.st_mtime, data.st_mtime_nsec),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    fn open(path: &Path) -> OwnedFd {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        nix::fcntl::open(path, flags, Mode::empty()).expect("open")
+    }
+
+    #[test]
+    fn an_exact_copy_has_the_same_names_for_the_same_files() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir_all(from.join("a/b")).expect("mkdir");
+        fs::create_dir(&to).expect("mkdir");
+        fs::write(from.join("a/b/file"), "content").expect("write");
+        fs::set_permissions(from.join("a/b/file"), fs::Permissions::from_mode(0o640))
+            .expect("chmod");
+        fs::hard_link(from.join("a/b/file"), from.join("again")).expect("link");
+        fs::hard_link(from.join("a/b/file"), from.join("a/third")).expect("link");
+        symlink("/nowhere", from.join("a/link")).expect("symlink");
+        fs::set_permissions(&from, fs::Permissions::from_mode(0o711)).expect("chmod");
+        exact(&open(&from), &open(&to), "test", &|| Ok(())).expect("copied");
+
+        let meta = |path: &str| fs::symlink_metadata(to.join(path)).expect("there");
+        assert_eq!(fs::read(to.join("again")).expect("read"), b"content");
+        assert_eq!(meta("a/b/file").ino(), meta("again").ino());
+        assert_eq!(meta("a/b/file").ino(), meta("a/third").ino());
+        assert_eq!(meta("again").mode() & 0o7777, 0o640);
+        assert_eq!(meta(".").mode() & 0o7777, 0o711);
+        assert_eq!(
+            fs::read_link(to.join("a/link")).expect("link"),
+            Path::new("/nowhere")
+        );
+        let times = |meta: fs::Metadata| (meta.mtime(), meta.mtime_nsec());
+        let original = fs::symlink_metadata(from.join("a/b")).expect("there");
+        assert_eq!(times(meta("a/b")), times(original));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_copy_that_nobody_wants() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&to).expect("mkdir");
+        fs::create_dir(&from).expect("mkdir");
+        fs::write(from.join("file"), "content").expect("write");
+        let stop = || Err(SetupFailure::because("copy", "test", "enough"));
+        let failure = exact(&open(&from), &open(&to), "test", &stop).expect_err("stopped");
+        assert_eq!(failure.reason, "enough");
+        assert!(!to.join("file").exists());
+    }
+}

@@ -27,6 +27,10 @@ impl Follower {
         match self.find().await? {
             Found::Ended(exit) => return self.finish(local, &exit),
             Found::Beginning | Found::Alive(..) => return self.resume(local).await,
+            // The program has run already: it is not run twice.
+            Found::Nothing if local.record.health_check && local.record.shim_pid != 0 => {
+                return Err(lost());
+            }
             Found::Nothing => {}
         }
         let node = Arc::clone(&self.node);
@@ -162,7 +166,13 @@ impl Follower {
             empty => empty.insert(Monitor::start(&self.node, &self.id, state).await?),
         };
         let decided = tokio::select! {
-            ended = running.ended() => return ended,
+            ended = running.ended() => {
+                ended?;
+                return match self.find().await? {
+                    Found::Ended(exit) => self.finish(local, &exit),
+                    _ => Err(lost()),
+                };
+            }
             // Another wish is another step.
             _ = self.want.changed() => return Ok(()),
             decided = monitor.decided() => decided,
@@ -266,7 +276,11 @@ impl Follower {
         }
         self.health = None;
         // One that had to be found well first, and was not, has never run.
-        let waited = local.record.health_check && exit.exit_code != 0;
+        let failed = || {
+            let now = self.node.local(&self.id);
+            exit.exit_code != 0 || now.is_some_and(|local| !local.record.unhealthy.is_empty())
+        };
+        let waited = local.record.health_check && failed();
         if exit.failed.is_none() && !waited && local.state() < TaskState::Running {
             // The states are passed one by one, also when nobody was there to see it.
             self.node.note(&self.id, |local| {
