@@ -78,6 +78,15 @@ pub struct HealthCheck {
 /// More of what a probe says is not kept.
 pub const PROBE_OUTPUT: usize = 4096;
 
+/// The beginning of a text, of at most so many bytes.
+pub fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1; // 0 is one
+    }
+    text.get(..end).unwrap_or_default()
+}
+
 /// The beginning of the names of the cgroups, below the task's, that probes run in.
 pub const PROBE_CGROUP: &str = "fairlead-probe-";
 

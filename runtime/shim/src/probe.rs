@@ -11,7 +11,7 @@ use container::cgroup::Part;
 use container::process::{self, Exit, ProcessError};
 use container::shim::{
     HEALTH_CHECK, HealthCheck, PROBE_CGROUP, PROBE_OUTPUT, ProbeOutcome, ProbeReport, ShimOptions,
-    ShimState,
+    ShimState, beginning,
 };
 use container::{Cgroup, CgroupError, EnterOptions, Started, Stdio, Target, enter, user};
 use nix::errno::Errno;
@@ -247,7 +247,7 @@ fn text(bytes: &[u8]) -> String {
     const DOTS: &str = "...";
     let mut text = String::from_utf8_lossy(bytes).into_owned();
     if text.len() > PROBE_OUTPUT {
-        text.truncate(text.floor_char_boundary(PROBE_OUTPUT - DOTS.len()));
+        text.truncate(beginning(&text, PROBE_OUTPUT - DOTS.len()).len());
         text.push_str(DOTS);
     }
     text

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use container::shim::{HealthCheck, ProbeOutcome, ProbeReport};
+use container::shim::{HealthCheck, ProbeOutcome, ProbeReport, beginning};
 use fairlead_api::v1;
 use serde::{Deserialize, Serialize};
 
@@ -119,9 +119,8 @@ impl Health {
             }
             let said = last.output.trim();
             if !said.is_empty() {
-                let end = said.floor_char_boundary(MAX);
                 text.push_str(": ");
-                text.push_str(said.get(..end).unwrap_or_default());
+                text.push_str(beginning(said, MAX));
             }
         }
         text
