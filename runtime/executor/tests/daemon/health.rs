@@ -347,3 +347,45 @@ async fn probes_go_on_after_the_daemon_was_killed() {
     nothing_left(&daemon);
     assert!(!Path::new(&format!("/proc/{}", pid(&waiting))).exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unhealthy_task_has_failed_also_when_the_daemon_is_killed_meanwhile() {
+    let mut daemon = Daemon::start("sick");
+    let mut client = daemon.client().await;
+    configure(&mut client).await;
+    let tasks = ["stays", "ends"].map(|id| {
+        let mut task = checked(&daemon, id, "[ ! -e /sick ]");
+        check(&mut task).retries = 1;
+        let c = task.container.as_mut().unwrap();
+        c.command[2] = "trap '' TERM; while :; do sleep 0.1; done".into();
+        c.stop_grace_period = Some(8 * SECOND);
+        task
+    });
+    client.assign(complete("1", &tasks)).await.unwrap();
+    let mut pids = Vec::new();
+    for id in ["stays", "ends"] {
+        let running = status(&mut client, id, |s| s.state() == TaskState::Running).await;
+        let pid = running.container.unwrap().pid;
+        fs::write(format!("/proc/{pid}/root/sick"), "").unwrap();
+        pids.push(pid);
+    }
+    // Both are being stopped, and are in no hurry.
+    wait_for("both to be stopped", || {
+        let log = fs::read_to_string(daemon.log_path()).unwrap_or_default();
+        log.matches("the task is stopped").count() == 2
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    daemon.end(Signal::SIGKILL);
+    let ends = nix::unistd::Pid::from_raw(i32::try_from(pids[1]).unwrap());
+    nix::sys::signal::kill(ends, Signal::SIGKILL).unwrap();
+    daemon.launch();
+    let mut client = daemon.client().await;
+    for id in ["ends", "stays"] {
+        let failed = status(&mut client, id, |s| s.state() == TaskState::Failed).await;
+        let error = "unhealthy container: 1 failed probes in a row";
+        assert!(failed.error.starts_with(error), "{id}: {}", failed.error);
+        assert_eq!(failed.container.unwrap().exit_code, 137, "{id}");
+    }
+    client.assign(complete("2", &[])).await.unwrap();
+    nothing_left(&daemon);
+}

@@ -51,10 +51,12 @@ impl Monitor {
             let path = dir.join(HEALTH_CHECK);
             let check: HealthCheck = read_json(&path)?
                 .ok_or_else(|| StepError::fatal(format!("{} is gone", path.display())))?;
-            let health: Option<Health> = read_json(&dir.join(FOUND))?;
-            if health.is_some() {
-                end_probes(&of, &id)?;
-            }
+            end_probes(&of, &id)?;
+            // A task is not ended for what can be found again.
+            let health = read_json::<Health>(&dir.join(FOUND)).unwrap_or_else(|error| {
+                tracing::warn!(task = id, %error, "its health is looked at anew");
+                None
+            });
             Ok((check, health.unwrap_or_default()))
         })
         .await?;
