@@ -146,71 +146,9 @@ impl Follower {
     }
 
     /// From now on connections may be sent to it.
-    fn is_backend(&self) {
+    pub(super) fn is_backend(&self) {
         if let Ok(plane) = self.node.plane() {
             plane.apply_later();
-        }
-    }
-
-    async fn until_healthy(
-        &mut self,
-        local: &Arc<Local>,
-        state: &ShimState,
-    ) -> Result<(), StepError> {
-        // Where it has ended already, the next step reads how.
-        let Some(running) = &mut self.running else {
-            return Ok(());
-        };
-        let monitor = match &mut self.health {
-            Some(monitor) => monitor,
-            empty => empty.insert(Monitor::start(&self.node, &self.id, state).await?),
-        };
-        let decided = tokio::select! {
-            ended = running.ended() => {
-                ended?;
-                return match self.find().await? {
-                    Found::Ended(exit) => self.finish(local, &exit),
-                    _ => Err(lost()),
-                };
-            }
-            // Another wish is another step.
-            _ = self.want.changed() => return Ok(()),
-            decided = monitor.decided() => decided,
-        };
-        match decided {
-            Ok(()) => {
-                self.node.note(&self.id, |local| {
-                    set_status(local, TaskState::Running, "started")
-                });
-                self.is_backend();
-                Ok(())
-            }
-            Err(reason) => self.end_unhealthy(local, reason).await,
-        }
-    }
-
-    /// Stops the task as if it were wanted; what it has come to is another matter.
-    async fn end_unhealthy(&mut self, local: &Arc<Local>, reason: String) -> Result<(), StepError> {
-        tracing::info!(task = self.id, reason, "the task is stopped");
-        self.node
-            .update(&self.id, |local| {
-                local.record.unhealthy.clone_from(&reason);
-                local.record.stopping = true;
-            })
-            .await?;
-        // No new connections from here on.
-        self.node.plane()?.apply().await?;
-        let exit = match self.find().await? {
-            Found::Ended(exit) => Some(exit),
-            Found::Alive(state, _) => self.end_process(local, &state).await?,
-            Found::Beginning | Found::Nothing => {
-                self.kill().await?;
-                None
-            }
-        };
-        match exit {
-            Some(exit) => self.finish(local, &exit),
-            None => Err(StepError::fatal(reason)),
         }
     }
 
@@ -270,7 +208,7 @@ impl Follower {
     }
 
     /// The program has ended, or never ran.
-    fn finish(&mut self, local: &Local, exit: &ExitStatus) -> Result<(), StepError> {
+    pub(super) fn finish(&mut self, local: &Local, exit: &ExitStatus) -> Result<(), StepError> {
         if exit.oom_killed {
             self.node.events.task_oom(&self.id);
         }
@@ -302,7 +240,7 @@ async fn find_blocking(node: &Arc<crate::node::Node>, id: &str) -> Result<Found,
     blocking(move || find(&node, &id)).await
 }
 
-fn lost() -> StepError {
+pub(super) fn lost() -> StepError {
     StepError::fatal(
         "the task's shim ended without an exit status: it was killed, or the machine was restarted",
     )
