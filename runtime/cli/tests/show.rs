@@ -109,6 +109,46 @@ fn tasks_as_a_table_and_as_json() {
 }
 
 #[test]
+fn whether_a_task_is_well() {
+    let mut well = task();
+    well.health = Some(v1::TaskHealth {
+        state: v1::HealthState::Healthy.into(),
+        failing_streak: 1,
+        log: vec![v1::ProbeResult {
+            start: 1_000_000_000,
+            end: 2_000_000_000,
+            exit_code: -1,
+            output: "slow".into(),
+        }],
+    });
+    let mut runs = well.clone();
+    runs.task.as_mut().unwrap().name = "web.2".into();
+    let status = runs.status.as_mut().unwrap();
+    status.state = v1::TaskState::Running.into();
+    status.container.as_mut().unwrap().pid = 77;
+    let held = v1::InspectResponse {
+        tasks: vec![well, runs],
+        ..Default::default()
+    };
+    let daemon = Daemon::start(Script {
+        held,
+        ..Script::default()
+    });
+    let text = stdout(&daemon.run(&["ps"]));
+    let of = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
+    assert!(of("web.2").contains("running (healthy)"), "{text}");
+    // What has ended is neither well nor not.
+    assert!(!of("web.1").contains("healthy"), "{text}");
+    let output = daemon.run(&["--format", "json", "ps"]);
+    let tasks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let health = &tasks[0]["health"];
+    assert_eq!(health["state"], "healthy");
+    assert_eq!(health["failingStreak"], 1);
+    assert_eq!(health["log"][0]["exitCode"], -1);
+    assert_eq!(health["log"][0]["end"], "1970-01-01T00:00:02.000000000Z");
+}
+
+#[test]
 fn one_object() {
     let daemon = daemon();
     for arguments in [&["inspect", "0123"][..], &["inspect", "task", "0123"]] {

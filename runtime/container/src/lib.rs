@@ -24,6 +24,7 @@
 
 mod capability;
 pub mod cgroup;
+mod copy;
 mod cpulist;
 mod create;
 pub mod defaults;
@@ -59,6 +60,7 @@ mod sys;
 mod terminal;
 pub mod user;
 mod validate;
+pub mod volume;
 
 pub use capability::parse_capability;
 pub use cgroup::{Cgroup, CgroupError, CgroupPath};

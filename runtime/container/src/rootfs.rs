@@ -123,6 +123,22 @@ pub fn make_read_only(root: &Root) -> Setup<()> {
 /// The layers are named by descriptor: short, so that very many fit into the one page of options
 /// that the kernel reads, and free of the characters that overlayfs treats as separators.
 fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Setup<OwnedFd> {
+    mount_overlay(lower, Some((upper, work)), upper)
+}
+
+/// The layers alone, read-only; `empty` is an empty directory, which takes the place of a layer: the
+/// kernel wants two, and may need a place to mount on that only the caller's mount namespace has.
+pub fn layers(lower: &[PathBuf], empty: &Path) -> Setup<OwnedFd> {
+    let lower: Vec<PathBuf> = lower.iter().cloned().chain([empty.into()]).collect();
+    mount_overlay(&lower, None, empty)
+}
+
+/// `place` is where it is mounted for a moment, if it has to be.
+fn mount_overlay(
+    lower: &[PathBuf],
+    writable: Option<(&Path, &Path)>,
+    place: &Path,
+) -> Setup<OwnedFd> {
     if lower.is_empty() {
         return Err(SetupFailure::because(
             "mount overlay",
@@ -135,12 +151,18 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Setup<OwnedFd> {
         nix::fcntl::open(path, flags, Mode::empty()).step("open layer", path.display())
     };
     let lower: Vec<OwnedFd> = lower.iter().map(|p| open(p)).collect::<Setup<_>>()?;
-    let (upper_fd, work_fd) = (open(upper)?, open(work)?);
+    let writable = match writable {
+        Some((upper, work)) => Some((open(upper)?, open(work)?)),
+        None => None,
+    };
     let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let lower: Vec<String> = lower.iter().map(name).collect();
-    let (upper_name, work_name) = (name(&upper_fd), name(&work_fd));
+    let writable_names = writable
+        .as_ref()
+        .map(|(upper, work)| (name(upper), name(work)));
+    let writable_names = writable_names.as_ref();
 
-    match by_context(&lower, &upper_name, &work_name) {
+    match by_context(&lower, writable_names) {
         Ok(fd) => return Ok(fd),
         // Up to 6.7 overlayfs takes the layers as one string, and fsconfig(2) at most 255 bytes
         // of it. mount(2) takes a page.
@@ -148,39 +170,41 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Setup<OwnedFd> {
         Err(errno) => {
             return Err(SetupFailure::new(
                 "mount overlay on",
-                upper.display(),
+                place.display(),
                 errno,
             ));
         }
     }
-    let options = format!(
-        "lowerdir={},upperdir={upper_name},workdir={work_name}",
-        lower.join(":")
-    );
+    let mut options = format!("lowerdir={}", lower.join(":"));
+    let mut flags = MsFlags::MS_RDONLY;
+    if let Some((upper, work)) = writable_names {
+        options += &format!(",upperdir={upper},workdir={work}");
+        flags = MsFlags::empty();
+    }
     if options.len() >= 4096 {
         let reason = format!("{} layers are more than this kernel takes", lower.len());
         return Err(SetupFailure::because(
             "mount overlay on",
-            upper.display(),
+            place.display(),
             reason,
         ));
     }
-    // It needs a place; the upper directory is one that surely exists, and only this namespace
-    // sees what is mounted on it.
+    // It needs a place; this is one that surely exists, and only this namespace sees what is
+    // mounted on it.
     mount(
         Some("overlay"),
-        upper,
+        place,
         Some("overlay"),
-        MsFlags::empty(),
+        flags,
         Some(options.as_str()),
     )
-    .step("mount overlay on", upper.display())?;
-    let fd = sys::clone_tree(upper, false).step("open overlay at", upper.display())?;
-    umount2(upper, MntFlags::MNT_DETACH).step("detach overlay from", upper.display())?;
+    .step("mount overlay on", place.display())?;
+    let fd = sys::clone_tree(place, false).step("open overlay at", place.display())?;
+    umount2(place, MntFlags::MNT_DETACH).step("detach overlay from", place.display())?;
     Ok(fd)
 }
 
-fn by_context(lower: &[String], upper: &str, work: &str) -> Result<OwnedFd, Errno> {
+fn by_context(lower: &[String], writable: Option<&(String, String)>) -> Result<OwnedFd, Errno> {
     let context = FsContext::open("overlay")?;
     let mut one_by_one = Ok(());
     for layer in lower {
@@ -194,16 +218,18 @@ fn by_context(lower: &[String], upper: &str, work: &str) -> Result<OwnedFd, Errn
         Err(Errno::EINVAL) => {
             let context = FsContext::open("overlay")?;
             context.set("lowerdir", &lower.join(":"))?;
-            return finish(context, upper, work);
+            return finish(context, writable);
         }
         Err(errno) => return Err(errno),
     }
-    finish(context, upper, work)
+    finish(context, writable)
 }
 
-fn finish(context: FsContext, upper: &str, work: &str) -> Result<OwnedFd, Errno> {
-    context.set("upperdir", upper)?;
-    context.set("workdir", work)?;
+fn finish(context: FsContext, writable: Option<&(String, String)>) -> Result<OwnedFd, Errno> {
+    if let Some((upper, work)) = writable {
+        context.set("upperdir", upper)?;
+        context.set("workdir", work)?;
+    }
     context.create()?;
-    context.mount(0)
+    context.mount(if writable.is_some() { 0 } else { attr::RDONLY })
 }

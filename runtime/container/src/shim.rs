@@ -55,6 +55,115 @@ pub struct LogOptions {
     pub max_files: u32,
 }
 
+/// Name of the file in the bundle with the task's [`HealthCheck`]; there is none without.
+pub const HEALTH_CHECK: &str = "health.json";
+
+/// How it is found out whether the task is well: complete, all times in nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// The probe: a program and its arguments.
+    pub args: Vec<String>,
+    /// Between the end of a probe and the begin of the next.
+    pub interval_nanos: u64,
+    /// A probe that takes longer has failed, and is ended.
+    pub timeout_nanos: u64,
+    /// Failures in a row that make the task unhealthy; at least 1.
+    pub retries: u32,
+    /// From the start of the task; failures in it do not count.
+    pub start_period_nanos: u64,
+    /// In place of `interval_nanos`, as long as no probe has succeeded, if it is shorter.
+    pub start_interval_nanos: u64,
+}
+
+/// More of what a probe says is not kept.
+pub const PROBE_OUTPUT: usize = 4096;
+
+/// The beginning of a text, of at most so many bytes.
+pub fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1; // 0 is one
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+/// The beginning of the names of the cgroups, below the task's, that probes run in.
+pub const PROBE_CGROUP: &str = "fairlead-probe-";
+
+/// What `fairlead-shim probe` says on its stdout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// How the probe ended.
+    pub outcome: ProbeOutcome,
+    /// Its output, up to [`PROBE_OUTPUT`] bytes; or why it did not run.
+    pub output: String,
+}
+
+/// How a probe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeOutcome {
+    /// By itself, with this code; 128 + signal when a signal ended it.
+    Exited(i32),
+    /// It took too long.
+    TimedOut,
+    /// It could not be run; the code that a shell would give.
+    NotRun(i32),
+    /// The task has ended, or is not there yet: nothing is known.
+    NoTask,
+}
+
+/// Name of the file in the bundle with [`FillOptions`], for `fairlead-shim fill`.
+pub const FILL: &str = "volumes.json";
+
+/// New volumes, and what they begin with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FillOptions {
+    /// The image's files.
+    pub image: FillSource,
+    /// The volumes.
+    pub volumes: Vec<Volume>,
+}
+
+/// Where the files of an image are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FillSource {
+    /// In layers, which overlayfs puts together.
+    Layers {
+        /// The layers, the topmost first.
+        lower: Vec<PathBuf>,
+        /// An empty directory.
+        empty: PathBuf,
+    },
+    /// In a directory.
+    Directory(PathBuf),
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its place in the container.
+    pub destination: PathBuf,
+    /// Its directory on the host.
+    pub source: PathBuf,
+}
+
+/// What `fairlead-shim fill` says on its stdout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FillReport {
+    /// All is there.
+    Filled,
+    /// It is not.
+    Failed {
+        /// Readable, names the volume.
+        message: String,
+        /// Of the system call that failed; 0: of none.
+        errno: i32,
+    },
+}
+
 /// `state_path`: written before the container is made (without the `init_` fields), again when it
 /// stands but nothing of it runs, and a third time when it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -87,6 +87,52 @@ fn a_counter_stops_and_goes_on() {
 }
 
 #[test]
+fn a_part_ends_apart_from_the_rest() {
+    let sandbox = Sandbox::new("part");
+    let cgroup = Cgroup::create(&sandbox.parent, "task", &none()).expect("create");
+    let sleeper = |place: &Cgroup| {
+        let child = Command::new("sleep").arg("1000").spawn().expect("spawn");
+        place.attach(child.id() as i32).expect("attach");
+        child
+    };
+    let mut rest = sleeper(&cgroup);
+    assert!(cgroup.parts("probe-").expect("list").is_empty());
+    let part = cgroup.part("probe-1").expect("part");
+    let mut inside = sleeper(part.place());
+    // Every limit holds for both, and both are the cgroup's.
+    let all = cgroup.procs().expect("processes");
+    for child in [&rest, &inside] {
+        assert!(all.contains(&(child.id() as i32)), "{all:?}");
+    }
+    let other = cgroup.part("probe-2").expect("another part");
+    part.kill().expect("kill");
+    inside.wait().expect("wait");
+    assert!(rest.try_wait().expect("look").is_none(), "the rest lives");
+    part.remove().expect("remove");
+
+    // Found by who did not make it.
+    let mut stray = sleeper(other.place());
+    let found = Cgroup::open(&sandbox.parent, "task").expect("open");
+    let found = found.parts("probe-").expect("list");
+    assert_eq!(found.len(), 1);
+    for part in found {
+        part.kill().expect("kill");
+        part.delete().expect("delete");
+    }
+    stray.wait().expect("wait");
+    assert!(cgroup.parts("").expect("list").is_empty());
+
+    // What is left of parts goes with the whole.
+    let last = cgroup.part("probe-3").expect("part");
+    let mut inside = sleeper(last.place());
+    cgroup.kill().expect("kill");
+    inside.wait().expect("wait");
+    rest.wait().expect("wait");
+    cgroup.delete().expect("delete");
+    sandbox.assert_clean();
+}
+
+#[test]
 fn a_frozen_cgroup_is_killed() {
     let sandbox = Sandbox::new("frozenkill");
     let cgroup = Cgroup::create(&sandbox.parent, "task", &none()).expect("create");

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use fairlead_api::v1::event::Event as What;
 use fairlead_api::v1::{
-    DataPlaneError, DriftHealed, EndpointApplied, EndpointState, Event, NodeApplied, TaskOom,
+    DataPlaneError, DriftHealed, EndpointApplied, EndpointState, Event, HealthState, NodeApplied,
+    TaskHealthChanged, TaskOom,
 };
 use netdp::{Object, Report};
 use tokio::sync::watch;
@@ -98,11 +99,23 @@ impl EventLog {
 
     /// The kernel killed a process of the task for lack of memory.
     pub fn task_oom(&self, task: &str) {
+        self.tell(What::TaskOom(TaskOom {
+            task_id: task.to_owned(),
+        }));
+    }
+
+    /// The task became healthy or unhealthy.
+    pub fn task_health(&self, task: &str, state: HealthState) {
+        self.tell(What::TaskHealthChanged(TaskHealthChanged {
+            task_id: task.to_owned(),
+            state: state as i32,
+        }));
+    }
+
+    fn tell(&self, what: What) {
         let last = {
             let mut inner = self.lock();
-            inner.push(What::TaskOom(TaskOom {
-                task_id: task.to_owned(),
-            }));
+            inner.push(what);
             inner.last
         };
         self.changed.send_replace(last);

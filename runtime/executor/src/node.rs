@@ -232,6 +232,13 @@ impl Node {
         drop(self.update(task, change));
     }
 
+    /// Shows what a task's health check has found. Nothing of it is stored.
+    pub fn show_health(&self, task: &str, health: v1::TaskHealth) {
+        if let Some(local) = self.lock().locals.get_mut(task) {
+            Arc::make_mut(local).health = Some(Arc::new(health));
+        }
+    }
+
     /// Gives a task an address of each subnet of the gwbridge, unless it has them; the future as
     /// in [`Node::update`].
     ///

@@ -56,6 +56,12 @@ pub struct TaskRecord {
     /// It has left the assignment: nothing of it may stay.
     #[prost(bool, tag = "13")]
     pub removing: bool,
+    /// It has a health check: it runs only once a probe has succeeded.
+    #[prost(bool, tag = "14")]
+    pub health_check: bool,
+    /// Intent: it is being stopped because it is unhealthy; why, in words. This is how it ends.
+    #[prost(string, tag = "15")]
+    pub unhealthy: String,
 }
 
 /// A task on this node, with its record parsed.
@@ -71,6 +77,8 @@ pub struct Local {
     pub gateway: Vec<IpNet>,
     /// Its ports on the node.
     pub host_ports: Vec<netdp::Port>,
+    /// What its health check has found; not stored, see [`crate::task`].
+    pub health: Option<Arc<v1::TaskHealth>>,
 }
 
 impl Local {
@@ -95,6 +103,7 @@ impl Local {
             networks: Vec::new(),
             gateway: Vec::new(),
             host_ports: Vec::new(),
+            health: None,
         }
     }
 
@@ -123,6 +132,7 @@ impl Local {
             networks,
             gateway: Vec::new(),
             host_ports: Vec::new(),
+            health: None,
         };
         local.parse()?;
         Ok(local)

@@ -56,6 +56,19 @@ pub enum ImageError {
     /// The image was removed after it had been resolved.
     #[error("image {0} is no longer in the store: resolve its reference again")]
     Gone(Digest),
+    /// A part of its configuration cannot be meant so.
+    #[error("the configuration of image {image} says under {field}: {reason}")]
+    Configuration {
+        /// The image.
+        image: Digest,
+        /// Such as `Healthcheck.Interval`.
+        field: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no snapshot to work on.
+    #[error("there is no snapshot `{0}`")]
+    NoSnapshot(String),
     /// Something needs the image, and it was not to be removed by force.
     #[error("image `{image}` is in use by the {what} {}", users.join(", "))]
     InUse {

@@ -5,7 +5,10 @@ use std::{collections::HashMap, path::PathBuf};
 use oci_spec::image::{Config, ImageConfiguration};
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Name};
+use crate::{
+    Digest, HealthCheck, ImageError, Name,
+    health::{Extensions, Unusable},
+};
 
 /// What an image's files are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub struct Image {
     pub config: ImageConfiguration,
     /// The files.
     pub rootfs: RootFs,
+    /// What Docker adds to the configuration.
+    pub(crate) extensions: Extensions,
 }
 
 impl Image {
@@ -93,6 +98,35 @@ impl Image {
     /// Absolute paths in the image that want a volume each, sorted.
     pub fn volumes(&self) -> &[String] {
         self.list(Config::volumes)
+    }
+
+    /// How it is found out whether a container of it is well; `None` where it says nothing.
+    ///
+    /// # Errors
+    /// [`ImageError::Configuration`] when it says something that cannot be meant.
+    pub fn health_check(&self) -> Result<Option<HealthCheck>, ImageError> {
+        self.extensions.health_check().map_err(|e| self.unusable(e))
+    }
+
+    /// What runs a command that is one line; `/bin/sh -c` where it says nothing.
+    ///
+    /// # Errors
+    /// [`ImageError::Configuration`] when it is no list of texts.
+    pub fn shell(&self) -> Result<Vec<String>, ImageError> {
+        let own = self.extensions.shell().map_err(|e| self.unusable(e))?;
+        Ok(if own.is_empty() {
+            vec!["/bin/sh".to_owned(), "-c".to_owned()]
+        } else {
+            own
+        })
+    }
+
+    fn unusable(&self, Unusable { field, reason }: Unusable) -> ImageError {
+        ImageError::Configuration {
+            image: self.id,
+            field,
+            reason,
+        }
     }
 
     /// The image's labels, as (name, value) sorted by name.

@@ -30,6 +30,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod health;
 mod image;
 mod limits;
 mod name;
@@ -44,6 +45,7 @@ mod unpack;
 
 pub use digest::{Digest, DigestError};
 pub use error::{ImageError, StoreError};
+pub use health::{HealthCheck, SHORTEST, check_test};
 pub use image::{Image, RootFs};
 pub use limits::Limits;
 pub use name::{Name, NameError};
@@ -54,7 +56,7 @@ pub use registry::{Credentials, HostConfig, Mirror, Registries, RegistryError, T
 pub use source::ArchiveError;
 pub use store::{
     Collected, Options, OverlayMount, Removed, Snapshot, SnapshotRoot, Snapshotter, Store, Stored,
-    Usage,
+    Usage, VolumeDirs,
 };
 pub use tarball::TarError;
 pub use unpack::LayerError;

@@ -44,6 +44,9 @@ fn both_forms_of_docker_save_give_the_same_image() {
     assert_eq!(image.exposed_ports(), ["53/udp", "80/tcp"]);
     assert_eq!(image.volumes(), ["/data"]);
     assert_eq!(image.labels(), [("a", "1"), ("b", "2")]);
+    let check = image.health_check().expect("understood").expect("a check");
+    assert_eq!(check.test, ["NONE"]);
+    assert_eq!(image.shell().expect("understood"), ["/bin/sh", "-c"]);
 
     for (name, compress) in [
         ("plain", plain as fn(&[u8]) -> _),
@@ -313,6 +316,56 @@ fn a_nested_index_leads_to_the_image_for_this_machine() {
         matches!(error, ImageError::Archive(ArchiveError::Choice { .. })),
         "{error}"
     );
+}
+
+#[test]
+fn volumes_are_made_anew_and_go_with_their_snapshot() {
+    let place = Place::new("volumes");
+    let layers = two_layers();
+    let path = write(
+        &place.join("x.tar"),
+        &docker_old(&["web"], &layers, &config(&layers)),
+    );
+    let store = place.store();
+    let image = store.resolve(&docker(&path)).expect("an image");
+    let error = store.new_volumes("task-1", &[0]).expect_err("no snapshot");
+    assert!(matches!(error, ImageError::NoSnapshot(_)), "{error}");
+
+    let snapshot = store.snapshot(&image, "task-1").expect("a snapshot");
+    let before = store.usage().expect("usage").snapshot_bytes;
+    let dirs = store.new_volumes("task-1", &[0, 2]).expect("volumes");
+    assert_eq!(dirs, snapshot.volumes());
+    write(&dirs.directory(0).join("half"), &[b'x'; 1 << 16]);
+    assert!(store.usage().expect("usage").snapshot_bytes > before);
+    // Deeper than a path can be.
+    let mut deep = nix::fcntl::open(
+        &dirs.directory(2),
+        nix::fcntl::OFlag::O_DIRECTORY,
+        nix::sys::stat::Mode::empty(),
+    )
+    .expect("open");
+    for _ in 0..1000 {
+        nix::sys::stat::mkdirat(&deep, "deep", nix::sys::stat::Mode::S_IRWXU).expect("mkdir");
+        deep = nix::fcntl::openat(
+            &deep,
+            "deep",
+            nix::fcntl::OFlag::O_DIRECTORY,
+            nix::sys::stat::Mode::empty(),
+        )
+        .expect("open");
+    }
+    store.new_volumes("task-1", &[0, 2]).expect("again");
+    for number in [0, 2] {
+        let mut entries = fs::read_dir(dirs.directory(number)).expect("there");
+        assert!(entries.next().is_none(), "{number} is not empty");
+    }
+    assert!(!dirs.directory(1).exists());
+    drop(store);
+
+    let store = place.store();
+    assert!(dirs.directory(2).exists(), "they outlive the process");
+    assert!(store.remove_snapshot("task-1").expect("removed"));
+    assert!(!dirs.directory(0).exists());
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn start(bundle: &Path, options: &ShimOptions) -> Failed<(Task, StartedReport)> 
 }
 
 /// What the daemon compiled, if it is of this version.
-fn filter(bundle: &Path, spec: &Spec) -> Option<Filter> {
+pub fn filter(bundle: &Path, spec: &Spec) -> Option<Filter> {
     let profile = spec
         .linux()
         .as_ref()

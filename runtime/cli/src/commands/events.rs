@@ -10,6 +10,7 @@ use crate::args::EventsArgs;
 use crate::error::CliError;
 use crate::format::Mirror;
 use crate::format::network::EndpointState;
+use crate::output::object::health_word;
 use crate::output::time::rfc3339;
 use crate::output::{print, print_json_line};
 use crate::socket::Daemon;
@@ -51,6 +52,10 @@ enum What {
     TaskOom {
         task_id: String,
     },
+    TaskHealthChanged {
+        task_id: String,
+        state: &'static str,
+    },
     DataPlaneError {
         object: String,
         error: String,
@@ -75,6 +80,10 @@ impl From<v1::Event> for Event {
                 detail: event.detail,
             },
             Some(Kind::TaskOom(event)) => What::TaskOom {
+                task_id: event.task_id,
+            },
+            Some(Kind::TaskHealthChanged(event)) => What::TaskHealthChanged {
+                state: health_word(event.state),
                 task_id: event.task_id,
             },
             Some(Kind::DataPlaneError(event)) => What::DataPlaneError {
@@ -109,6 +118,7 @@ impl What {
             }
             Self::DriftHealed { object, detail } => format!("{object}: healed: {detail}"),
             Self::TaskOom { task_id } => format!("task {task_id}: out of memory"),
+            Self::TaskHealthChanged { task_id, state } => format!("task {task_id}: {state}"),
             Self::DataPlaneError { object, error } => format!("{object}: error: {error}"),
             Self::Unknown => "an event that this program does not know".to_owned(),
         }

@@ -85,7 +85,7 @@ fn row(table: &mut Table, object: &Object, no_trunc: bool) {
         Object::Task(task) => table.row([
             id(&task.id),
             task.name.clone(),
-            task.state.word(),
+            state(task),
             task.desired_state.word(),
             ago(task.since_nanos, now()),
             task_addresses(task),
@@ -224,6 +224,15 @@ fn task_addresses(task: &TaskObject) -> String {
         .flat_map(|network| &network.addresses);
     let bare = addresses.map(|cidr| cidr.0.split('/').next().unwrap_or_default());
     bare.collect::<Vec<_>>().join(",")
+}
+
+/// As `docker ps`: with its health, as long as it is there to have any.
+fn state(task: &TaskObject) -> String {
+    let word = task.state.word();
+    match &task.health {
+        Some(health) if task.pid != 0 => format!("{word} ({})", health.state),
+        _ => word,
+    }
 }
 
 fn exit(task: &TaskObject) -> String {

@@ -244,13 +244,13 @@ mirror! {
         test: Vec<String> = test,
         /// Time between two probes.
         interval: Nanos = interval,
-        /// Time after which a probe has failed.
+        /// Time after which a probe has failed, and is killed.
         timeout: Nanos = timeout,
-        /// Failures in a row until the container is unhealthy.
+        /// Failures in a row that make the container unhealthy: it is stopped, and the task has failed.
         retries: u32 = retries,
         /// Time from the start in which failures do not count.
         start_period: Nanos = start_period,
-        /// Time between two probes in the start period.
+        /// Time between two probes until one has succeeded, if it is shorter than the interval.
         start_interval: Nanos = start_interval,
     }
 }

@@ -50,7 +50,58 @@ pub struct TaskObject {
     pub netns: String,
     pub gateway_addresses: Vec<String>,
     pub log_path: String,
+    /// Of a task that has a health check and has been started.
+    pub health: Option<Health>,
     pub spec: Task,
+}
+
+/// What the health check of a task has found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub state: &'static str,
+    /// Failures in a row that count.
+    pub failing_streak: u32,
+    /// The last probes, the oldest first.
+    pub log: Vec<ProbeResult>,
+}
+
+/// What a probe has found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeResult {
+    pub start: String,
+    pub end: String,
+    /// 0: healthy; -1: it took too long.
+    pub exit_code: i32,
+    pub output: String,
+}
+
+impl From<v1::TaskHealth> for Health {
+    fn from(health: v1::TaskHealth) -> Self {
+        let result = |result: v1::ProbeResult| ProbeResult {
+            start: rfc3339(result.start),
+            end: rfc3339(result.end),
+            exit_code: result.exit_code,
+            output: result.output,
+        };
+        Self {
+            state: health_word(health.state),
+            failing_streak: health.failing_streak,
+            log: health.log.into_iter().map(result).collect(),
+        }
+    }
+}
+
+/// Docker's words.
+pub fn health_word(state: i32) -> &'static str {
+    match v1::HealthState::try_from(state) {
+        Ok(v1::HealthState::Starting) => "starting",
+        Ok(v1::HealthState::Healthy) => "healthy",
+        Ok(v1::HealthState::Unhealthy) => "unhealthy",
+        Ok(v1::HealthState::Unspecified) | Err(_) => "unknown",
+    }
 }
 
 impl From<v1::TaskView> for TaskObject {
@@ -78,6 +129,7 @@ impl From<v1::TaskView> for TaskObject {
             netns: view.netns,
             gateway_addresses: view.gateway_addresses,
             log_path: view.log_path,
+            health: view.health.map(Health::from),
             spec,
         }
     }

@@ -1,7 +1,8 @@
 //! Mounts of new file systems.
 
 use super::options::MountOptions;
-use super::{copy_up, is_bind, links_at, not_on_procfs, propagate, set_attributes, shown};
+use super::{is_bind, links_at, not_on_procfs, propagate, set_attributes, shown};
+use crate::copy;
 use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root};
 use crate::sys::{self, FsContext, attr};
@@ -60,7 +61,7 @@ pub fn mount(
         Err(New::Failed(failure)) => return Err(failure.of(&what)),
     };
     if options.copy_up {
-        copy_up::copy(&target, &mount, &what)?;
+        copy::tree(&target, &mount, &what)?;
         sys::mount_setattr(&mount, false, options.set, 0, 0).step("set attributes of", &what)?;
     }
     set_recursive(&mount, entry, options)?;

@@ -2,7 +2,6 @@
 
 mod bind;
 mod cgroup;
-mod copy_up;
 mod filesystem;
 mod options;
 

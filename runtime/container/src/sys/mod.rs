@@ -10,6 +10,7 @@ mod seccomp;
 #[cfg(feature = "fault-points")]
 mod shared;
 pub mod terminal;
+mod xattr;
 
 pub use bpf::*;
 pub use file::*;
@@ -20,6 +21,7 @@ pub use schedule::*;
 pub use seccomp::*;
 #[cfg(feature = "fault-points")]
 pub use shared::*;
+pub use xattr::*;
 
 use nix::errno::Errno;
 use std::ffi::CString;

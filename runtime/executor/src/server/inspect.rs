@@ -138,6 +138,7 @@ fn task(node: &Node, view: &View, id: &str) -> Option<v1::TaskView> {
         netns: netns.unwrap_or_default(),
         gateway_addresses: local.record.gateway.clone(),
         log_path: node.options.log_path(id).display().to_string(),
+        health: local.health.as_deref().cloned(),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use container::shim::Volume;
 use container::{ContainerError, defaults};
 use fairlead_api::v1;
 use image::Image;
@@ -30,6 +31,8 @@ pub struct Inputs<'a> {
     pub netns: &'a Path,
     /// Directory with its `hosts`, `hostname` and `resolv.conf`.
     pub files: &'a Path,
+    /// The volumes that its image wants.
+    pub volumes: &'a [Volume],
 }
 
 /// A specification that cannot be carried out.
@@ -104,7 +107,7 @@ pub fn spec(inputs: &Inputs<'_>) -> Result<Spec, BundleError> {
     }
     spec.set_process(Some(process))
         .set_hostname(Some(hostname))
-        .set_annotations(Some(labels(def)));
+        .set_annotations(Some(labels(def, inputs.image)));
 
     let mut linux = spec
         .linux()
@@ -151,12 +154,17 @@ pub fn spec(inputs: &Inputs<'_>) -> Result<Spec, BundleError> {
         }
     }
     // What a task mounts over one of the default places takes that place.
+    let volumes = inputs.volumes;
     mounts.retain(|m| {
-        !c.mounts
-            .iter()
-            .any(|own| Path::new(&own.target) == m.destination())
+        let own = c.mounts.iter().map(|own| Path::new(&own.target));
+        let wanted = volumes.iter().map(|volume| volume.destination.as_path());
+        !own.chain(wanted).any(|target| target == m.destination())
     });
     mounts.extend(c.mounts.iter().map(own_mount));
+    mounts.extend(volumes.iter().map(|volume| {
+        let target = volume.destination.to_string_lossy();
+        mount(&target, "bind", &volume.source, &["bind", "rprivate"])
+    }));
     // A mount below another one must come after it.
     let fixed = defaults::mounts().len().min(mounts.len());
     if let Some(rest) = mounts.get_mut(fixed..) {
@@ -451,15 +459,13 @@ fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Mount {
     mount
 }
 
-/// Labels of the container: what the agent and the task say, and who it is (Docker's names).
-fn labels(def: &TaskDef) -> HashMap<String, String> {
-    let mut labels: HashMap<String, String> = def
-        .container()
-        .labels
-        .iter()
-        .chain(&def.proto.labels)
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
+/// Labels of the container, the later before the earlier: what the image, the task and the agent say,
+/// and who it is (Docker's names).
+fn labels(def: &TaskDef, image: &Image) -> HashMap<String, String> {
+    let text = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let mut labels: HashMap<String, String> = image.labels().into_iter().map(text).collect();
+    let own = def.container().labels.iter().chain(&def.proto.labels);
+    labels.extend(own.map(|(name, value)| text((name, value))));
     let task = &def.proto;
     for (name, value) in [
         ("com.docker.swarm.task.id", task.id.clone()),

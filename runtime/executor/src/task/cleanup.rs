@@ -25,6 +25,7 @@ impl Follower {
             let (node, id) = (Arc::clone(&self.node), self.id.clone());
             blocking(move || kill_processes(&node, &id)).await?;
         }
+        self.health = None;
         // Its names are served as long as it could ask.
         self.running = None;
 
@@ -53,6 +54,7 @@ impl Follower {
             record.gateway.clear();
             record.networks.clear();
             record.host_ports.clear();
+            (record.health_check, record.unhealthy) = (false, String::new());
             local.gateway.clear();
             local.networks.clear();
             local.host_ports.clear();

@@ -4,6 +4,8 @@
 mod bundle;
 mod cleanup;
 mod files;
+mod health;
+mod helper;
 mod image;
 mod prepare;
 mod process;
@@ -11,6 +13,7 @@ mod recover;
 mod start;
 mod state;
 mod stop;
+mod volumes;
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -30,6 +33,7 @@ pub use image::{credentials, registries};
 pub use recover::recover;
 pub use state::{Step, Want, after_error, next};
 
+use health::Monitor;
 use process::Running;
 
 /// Why a step did not succeed.
@@ -139,6 +143,7 @@ pub fn follow(node: &Arc<Node>, task: &str, want: Want) {
             id: task.to_owned(),
             want: receiver,
             running: None,
+            health: None,
             retries: 0,
         };
         tokio::spawn(follower.run());
@@ -151,6 +156,8 @@ struct Follower {
     want: watch::Receiver<Want>,
     /// Handles on its process, once they are needed.
     running: Option<Running>,
+    /// Looks after its health, if it has a check and runs.
+    health: Option<Monitor>,
     /// Failed tries of the current step.
     retries: u32,
 }

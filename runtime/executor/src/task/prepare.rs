@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use container::Rootfs;
-use container::shim::{LogOptions, ShimOptions};
+use container::shim::{HEALTH_CHECK, LogOptions, ShimOptions, Volume};
 use fairlead_api::v1::{self, TaskState};
 use netdp::Object;
 use oci_spec::runtime::Spec;
 
 use super::bundle::{self, Inputs, User};
-use super::{Follower, ResolvConf, StepError, blocking, files, set_status};
+use super::{Follower, ResolvConf, StepError, blocking, files, health, set_status};
 use crate::filters::Filters;
 use crate::model::{NetworkDef, gwbridge_subnets, protocol_number};
 use crate::plan::needs_gateway;
@@ -27,13 +27,16 @@ impl Follower {
         let Some(image) = self.root_file_system(local).await? else {
             return Ok(());
         };
+        let Some(volumes) = self.volumes(local, &image.0).await? else {
+            return Ok(());
+        };
         let Some(local) = self.node.local(&self.id) else {
             return Ok(());
         };
         let plane = self.node.plane()?;
         let applied = plane.apply().await?;
         check_sandbox(&local, &applied, &plane.sandbox_path(&self.id))?;
-        self.write_bundle(&local, image).await?;
+        self.write_bundle(&local, image, volumes).await?;
         // READY is seen by others, and "nothing runs yet" is the truth in either case.
         self.node.note(&self.id, |local| {
             set_status(local, TaskState::Ready, "prepared")
@@ -130,11 +133,12 @@ impl Follower {
         &self,
         local: &Arc<Local>,
         (image, rootfs): (image::Image, Rootfs),
+        volumes: Vec<Volume>,
     ) -> Result<(), StepError> {
         let node = Arc::clone(&self.node);
         let netns = node.plane()?.sandbox_path(&self.id);
         let task = Arc::clone(local);
-        let signal = blocking(move || {
+        let (signal, has_check) = blocking(move || {
             let options = &node.options;
             let id = &task.def.proto.id;
             let (run, state) = (options.task_run_dir(id), options.task_state_dir(id));
@@ -165,6 +169,7 @@ impl Follower {
                 image: &image,
                 netns: &netns,
                 files: &state,
+                volumes: &volumes,
             };
             let spec = bundle::spec(&inputs).map_err(|e| StepError::of(&e))?;
             let user = bundle::user(c, &image).map_err(|e| StepError::of(&e))?;
@@ -195,11 +200,19 @@ impl Follower {
             write_filter(&node.filters, &run, &spec)?;
             write(&run.join("config.json"), &json(&spec)?)?;
             write(&run.join("shim.json"), &json(&shim)?)?;
-            bundle::stop_signal(&task.def, &image).map_err(|e| StepError::of(&e))
+            let check = health::merge(c.healthcheck.as_ref(), &image);
+            let check = check.map_err(|e| StepError::of(&e))?;
+            if let Some(check) = &check {
+                write(&run.join(HEALTH_CHECK), &json(check)?)?;
+            }
+            let signal = bundle::stop_signal(&task.def, &image).map_err(|e| StepError::of(&e))?;
+            Ok((signal, check.is_some()))
         })
         .await?;
-        self.node
-            .note(&self.id, |local| local.record.stop_signal = signal);
+        self.node.note(&self.id, |local| {
+            local.record.stop_signal = signal;
+            local.record.health_check = has_check;
+        });
         Ok(())
     }
 }
@@ -279,7 +292,7 @@ fn check_mounts(c: &v1::ContainerSpec) -> Result<(), StepError> {
 }
 
 /// Nobody but root looks into it: a task's files may be secret.
-fn private_dir(dir: &Path) -> Result<(), StepError> {
+pub(super) fn private_dir(dir: &Path) -> Result<(), StepError> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     fs::DirBuilder::new()
         .recursive(true)
@@ -289,7 +302,7 @@ fn private_dir(dir: &Path) -> Result<(), StepError> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(file("set mode of", dir))
 }
 
-fn write(path: &Path, content: &[u8]) -> Result<(), StepError> {
+pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), StepError> {
     fs::write(path, content).map_err(file("write", path))
 }
 

@@ -13,6 +13,7 @@ use netdp::dns::{Server, Sockets};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::health::Monitor;
 use super::process::{self, Found, Running, adopt, find};
 use super::{Follower, StepError, blocking, cleanup, container_status, fail, set_status};
 use crate::record::Local;
@@ -26,6 +27,10 @@ impl Follower {
         match self.find().await? {
             Found::Ended(exit) => return self.finish(local, &exit),
             Found::Beginning | Found::Alive(..) => return self.resume(local).await,
+            // The program has run already: it is not run twice.
+            Found::Nothing if local.record.health_check && local.record.shim_pid != 0 => {
+                return Err(lost());
+            }
             Found::Nothing => {}
         }
         let node = Arc::clone(&self.node);
@@ -58,11 +63,16 @@ impl Follower {
         })
         .await?;
         let dns = process::serve_dns(&self.node, local, ours)?;
-        self.started(stdout.into(), dns).await
+        self.started(local, stdout.into(), dns).await
     }
 
     /// Reads the shim's one line.
-    async fn started(&mut self, stdout: OwnedFd, dns: Server) -> Result<(), StepError> {
+    async fn started(
+        &mut self,
+        local: &Arc<Local>,
+        stdout: OwnedFd,
+        dns: Server,
+    ) -> Result<(), StepError> {
         let line = match timeout(START_LIMIT, read_line(stdout)).await {
             Ok(line) => line.map_err(|e| StepError::of(&e))?,
             Err(_) => {
@@ -91,8 +101,7 @@ impl Follower {
                     Err(ProcessError::Gone { .. } | ProcessError::Reused { .. }) => {}
                     Err(error) => return Err(StepError::of(&error)),
                 }
-                self.running_now(&report.state);
-                Ok(())
+                self.up(local, &report.state).await
             }
             Ok(StartReport::Failed(failure)) => Err(StepError {
                 exit_code: Some(failure.exit_code),
@@ -109,11 +118,13 @@ impl Follower {
         }
     }
 
-    fn running_now(&self, state: &ShimState) {
+    /// The program runs. Without a health check that is all; with one, somebody has to find it well.
+    async fn up(&mut self, local: &Arc<Local>, state: &ShimState) -> Result<(), StepError> {
         let pid = state
             .init_pid
             .and_then(|pid| u32::try_from(pid).ok())
             .unwrap_or(0);
+        let waits = local.record.health_check;
         self.node.note(&self.id, |local| {
             local.record.shim_pid = u32::try_from(state.shim_pid).unwrap_or(0);
             local.record.shim_start = state.shim_start_time;
@@ -123,9 +134,19 @@ impl Follower {
                 status.container = Some(container);
                 status.ports = ports;
             }
-            set_status(local, TaskState::Running, "started");
+            if !waits {
+                set_status(local, TaskState::Running, "started");
+            }
         });
-        // From now on it is a backend.
+        if waits {
+            return self.until_healthy(local, state).await;
+        }
+        self.is_backend();
+        Ok(())
+    }
+
+    /// From now on connections may be sent to it.
+    pub(super) fn is_backend(&self) {
         if let Ok(plane) = self.node.plane() {
             plane.apply_later();
         }
@@ -137,9 +158,10 @@ impl Follower {
         loop {
             match self.find().await? {
                 Found::Alive(state, pidfd) if state.started_at_unix_nanos.is_some() => {
-                    self.running = Some(adopt(&self.node, local, pidfd).await?);
-                    self.running_now(&state);
-                    return Ok(());
+                    if self.running.is_none() {
+                        self.running = Some(adopt(&self.node, local, pidfd).await?);
+                    }
+                    return self.up(local, &state).await;
                 }
                 Found::Ended(exit) => return self.finish(local, &exit),
                 // Killed on its way: undone and begun again.
@@ -156,15 +178,28 @@ impl Follower {
         let running = match &mut self.running {
             Some(running) => running,
             empty => match find_blocking(&self.node, &self.id).await? {
-                Found::Alive(_, pidfd) => empty.insert(adopt(&self.node, local, pidfd).await?),
+                Found::Alive(state, pidfd) => {
+                    if local.record.health_check {
+                        self.health = Some(Monitor::start(&self.node, &self.id, &state).await?);
+                    }
+                    empty.insert(adopt(&self.node, local, pidfd).await?)
+                }
                 Found::Ended(exit) => return self.finish(local, &exit),
                 Found::Nothing | Found::Beginning => return Err(lost()),
             },
+        };
+        let health = self.health.as_mut();
+        let unhealthy = async {
+            match health {
+                Some(monitor) => monitor.unhealthy().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             ended = running.ended() => ended?,
             // Another wish is another step.
             _ = self.want.changed() => return Ok(()),
+            reason = unhealthy => return self.end_unhealthy(local, reason).await,
         }
         match self.find().await? {
             Found::Ended(exit) => self.finish(local, &exit),
@@ -173,11 +208,18 @@ impl Follower {
     }
 
     /// The program has ended, or never ran.
-    fn finish(&mut self, local: &Local, exit: &ExitStatus) -> Result<(), StepError> {
+    pub(super) fn finish(&mut self, local: &Local, exit: &ExitStatus) -> Result<(), StepError> {
         if exit.oom_killed {
             self.node.events.task_oom(&self.id);
         }
-        if exit.failed.is_none() && local.state() < TaskState::Running {
+        self.health = None;
+        // One that had to be found well first, and was not, has never run.
+        let failed = || {
+            let now = self.node.local(&self.id);
+            exit.exit_code != 0 || now.is_some_and(|local| !local.record.unhealthy.is_empty())
+        };
+        let waited = local.record.health_check && failed();
+        if exit.failed.is_none() && !waited && local.state() < TaskState::Running {
             // The states are passed one by one, also when nobody was there to see it.
             self.node.note(&self.id, |local| {
                 set_status(local, TaskState::Running, "started")
@@ -198,7 +240,7 @@ async fn find_blocking(node: &Arc<crate::node::Node>, id: &str) -> Result<Found,
     blocking(move || find(&node, &id)).await
 }
 
-fn lost() -> StepError {
+pub(super) fn lost() -> StepError {
     StepError::fatal(
         "the task's shim ended without an exit status: it was killed, or the machine was restarted",
     )
@@ -206,7 +248,16 @@ fn lost() -> StepError {
 
 /// Puts the end of the program into the status.
 pub(super) fn end(local: &mut Local, exit: &ExitStatus) {
+    let unhealthy = local.record.unhealthy.clone();
     match (&exit.failed, exit.exit_code) {
+        // That it then ended as it was asked to is no success.
+        (None, code) if !unhealthy.is_empty() => {
+            let error = StepError {
+                exit_code: Some(code),
+                ..StepError::fatal(unhealthy)
+            };
+            fail(local, &error);
+        }
         (Some(failure), _) => {
             let error = StepError {
                 exit_code: Some(failure.exit_code),

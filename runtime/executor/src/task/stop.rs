@@ -21,6 +21,8 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 
 impl Follower {
     pub(super) async fn stop(&mut self, local: &Arc<Local>) -> Result<(), StepError> {
+        // Whether it is well while it ends interests nobody.
+        self.health = None;
         if !local.record.process {
             self.node.note(&self.id, |local| {
                 local.record.stopping = true;
@@ -71,7 +73,7 @@ impl Follower {
         Ok(())
     }
 
-    async fn end_process(
+    pub(super) async fn end_process(
         &mut self,
         local: &Local,
         state: &ShimState,
@@ -102,7 +104,7 @@ impl Follower {
         }
     }
 
-    async fn kill(&self) -> Result<(), StepError> {
+    pub(super) async fn kill(&self) -> Result<(), StepError> {
         let (node, id) = (Arc::clone(&self.node), self.id.clone());
         blocking(move || cleanup::kill_cgroup(&node, &id)).await
     }

@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use fairlead_api::v1;
 
+use super::health::check_health;
 use super::network::unknown;
 use super::violations::{At, Violations, check_name};
 use super::{parse_capability, parse_signal};
@@ -70,6 +71,9 @@ pub fn check_container(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) ->
         );
     }
     refuse_unsupported(v, at, c);
+    if let Some(check) = &c.healthcheck {
+        check_health(v, at.field("healthcheck"), check);
+    }
     if let Some(dns) = &c.dns_config {
         check_dns(v, at.field("dns_config"), dns);
     }
@@ -127,11 +131,6 @@ fn refuse_unsupported(v: &mut Violations, at: At<'_>, c: &v1::ContainerSpec) {
     v.unsupported(at.field("tty"), c.tty);
     v.unsupported(at.field("open_stdin"), c.open_stdin);
     v.unsupported(at.field("init"), c.init == Some(true));
-    let probes = |test: &[String]| test.first().is_none_or(|first| first != "NONE");
-    v.unsupported(
-        at.field("healthcheck"),
-        c.healthcheck.as_ref().is_some_and(|h| probes(&h.test)),
-    );
 }
 
 fn check_privileges(
@@ -400,7 +399,7 @@ fn absolute(v: &mut Violations, at: At<'_>, path: &str) {
     }
 }
 
-fn no_nul(v: &mut Violations, at: At<'_>, text: &str) {
+pub(super) fn no_nul(v: &mut Violations, at: At<'_>, text: &str) {
     if text.contains('\0') {
         v.add(at, "holds a NUL byte");
     }

@@ -3,6 +3,7 @@
 
 mod container;
 mod cross;
+mod health;
 mod network;
 mod task;
 mod violations;

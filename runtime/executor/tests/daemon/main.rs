@@ -3,9 +3,12 @@
 
 mod bed;
 mod changes;
+mod health;
+mod image;
 mod restart;
 mod tasks;
 mod traces;
+mod volumes;
 
 use std::fs;
 use std::path::Path;

@@ -229,14 +229,14 @@ async fn host_ports_are_reserved_reported_and_given_back() {
     let mut client = daemon.client().await;
     configure(&mut client).await;
     let _stranger = Stranger(
-        std::process::Command::new("nsenter")
+        Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", daemon.name))
             .args(["busybox", "nc", "-l", "-p", "8081"])
             .spawn()
             .unwrap(),
     );
     let sockets = || {
-        let output = output_of(std::process::Command::new("ip").args([
+        let output = output_of(Command::new("ip").args([
             "netns",
             "exec",
             &daemon.name,

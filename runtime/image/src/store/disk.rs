@@ -251,7 +251,8 @@ impl Drop for Scratch {
     }
 }
 
-fn remove_tree(path: &Path) -> Result<(), StoreError> {
+/// Removes a directory with all its content, however deep. Absent is fine.
+pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(());
     };

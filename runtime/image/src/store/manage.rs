@@ -277,8 +277,8 @@ impl Store {
                 ..Usage::default()
             };
             let snapshots = state.snapshots.values();
-            let written: Vec<_> = snapshots.map(|s| s.written().to_owned()).collect();
-            (usage, written)
+            let written = snapshots.flat_map(|s| [s.written().to_owned(), s.volumes().place]);
+            (usage, written.collect::<Vec<_>>())
         };
         usage.snapshot_bytes = written.iter().map(|path| disk_bytes(path)).sum();
         usage.download_bytes = disk_bytes(&self.disk.blobs());

@@ -9,6 +9,7 @@ mod quota;
 mod records;
 mod snapshot;
 mod snapshotter;
+mod volumes;
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +23,9 @@ use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
 pub use manage::{Removed, Stored, Usage};
 pub use snapshot::{OverlayMount, Snapshot, SnapshotRoot};
 pub use snapshotter::Snapshotter;
+pub use volumes::VolumeDirs;
 
+use crate::health::Extensions;
 use crate::{
     Digest, Image, ImageError, Limits, Name, Platform, Reference, Registries, RootFs, StoreError,
 };
@@ -70,7 +73,7 @@ impl Default for Options {
 /// | `names.json` | names, and the image that each means |
 /// | `archives.json` | archive files that were read: their stat data, the image, its names |
 /// | `blobs/<digest>` | what has come of a blob that is being pulled; the next pull goes on there |
-/// | `snapshots/<key>/` | `snapshot.json`; `upper/` and `work/`, or `root/` |
+/// | `snapshots/<key>/` | `snapshot.json`, `volumes/`; `upper/` and `work/`, or `root/` |
 /// | `empty/` | the lower directory of an image without layers |
 /// | `tmp/` | work in progress; emptied when the store is opened |
 ///
@@ -284,6 +287,7 @@ impl Store {
                 .build()
                 .map_err(|error| refuse(error.to_string()))?,
             rootfs: RootFs::Directory(real),
+            extensions: Extensions::default(),
         })
     }
 }
@@ -294,11 +298,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn image(state: &State, record: &ImageRecord) -> Result<Image, ImageError> {
-    let mut config: ImageConfiguration =
-        serde_json::from_str(&record.config).map_err(|error| StoreError::Damaged {
-            path: format!("images/{}.json", record.id.hex()).into(),
-            reason: error.to_string(),
-        })?;
+    let damaged = |error: serde_json::Error| StoreError::Damaged {
+        path: format!("images/{}.json", record.id.hex()).into(),
+        reason: error.to_string(),
+    };
+    let mut config: ImageConfiguration = serde_json::from_str(&record.config).map_err(damaged)?;
+    let extensions = Extensions::of(&record.config).map_err(damaged)?;
     // These are sets, and come out of the parser in another order each time.
     if let Some(mut section) = config.config().clone() {
         section.set_exposed_ports(section.exposed_ports().clone().map(sorted));
@@ -311,6 +316,7 @@ fn image(state: &State, record: &ImageRecord) -> Result<Image, ImageError> {
         manifests: record.manifests.clone(),
         config,
         rootfs: RootFs::Layers(record.layers.clone()),
+        extensions,
     })
 }
 

@@ -8,6 +8,12 @@ fn tasks() {
     let c = |parts: &mut Parts, f: &dyn Fn(&mut v1::ContainerSpec)| {
         f(parts.task.container.as_mut().unwrap());
     };
+    let test = |test: &[&str]| {
+        Some(v1::HealthConfig {
+            test: test.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        })
+    };
     macro_rules! container {
         ($($field:ident = $value:expr => $at:expr, $reason:expr;)*) => {$(
             refused(
@@ -35,7 +41,16 @@ fn tasks() {
         tty = true => "tty", "not supported yet";
         open_stdin = true => "open_stdin", "not supported yet";
         init = Some(true) => "init", "not supported yet";
-        healthcheck = Some(v1::HealthConfig::default()) => "healthcheck", "not supported yet";
+        healthcheck = test(&["TCP", "80"]) => "healthcheck.test", "none of NONE, CMD and CMD-SHELL";
+        healthcheck = test(&["CMD"]) => "healthcheck.test", "no program";
+        healthcheck = test(&["CMD-SHELL", "a", "b"]) => "healthcheck.test", "one line";
+        healthcheck = test(&["NONE", "a"]) => "healthcheck.test", "nothing can follow";
+        healthcheck = test(&["CMD", "a\0b"]) => "healthcheck.test[1]", "NUL";
+        healthcheck = Some(v1::HealthConfig { interval: 999_999, ..Default::default() }) => "healthcheck.interval", "less than 1 ms";
+        healthcheck = Some(v1::HealthConfig { timeout: (-5_i64).cast_unsigned(), ..Default::default() }) => "healthcheck.timeout", "-5 ns is negative";
+        healthcheck = Some(v1::HealthConfig { start_period: 1, ..Default::default() }) => "healthcheck.start_period", "less than 1 ms";
+        healthcheck = Some(v1::HealthConfig { start_interval: 1, ..Default::default() }) => "healthcheck.start_interval", "less than 1 ms";
+        healthcheck = Some(v1::HealthConfig { retries: 1 << 31, ..Default::default() }) => "healthcheck.retries", "not in 0 to";
         pull_options = Some(v1::PullOptions { registry_auth: "%".into() }) => "pull_options.registry_auth", "not base64";
         secrets = vec![v1::SecretReference::default()] => "secrets", "not supported yet";
         configs = vec![v1::ConfigReference::default()] => "configs", "not supported yet";
@@ -167,6 +182,14 @@ fn tasks() {
         "service",
     );
     accepted(|p| p.task.host_ports = vec![host(0, 80), host(0, 80)]);
+    for fine in [
+        &[][..],
+        &["NONE"],
+        &["CMD", "x", ""],
+        &["CMD-SHELL", "x | y"],
+    ] {
+        accepted(|p| c(p, &|c| c.healthcheck = test(fine)));
+    }
 }
 
 #[test]
