@@ -2,10 +2,12 @@
 
 mod claims;
 mod disk;
+mod import;
 mod load;
 mod manage;
 mod pull;
 mod records;
+mod save;
 mod snapshot;
 
 use std::{
@@ -17,15 +19,17 @@ use std::{
 
 use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
 
+pub use import::Import;
 pub use manage::{Removed, Stored, Usage};
 pub use snapshot::{OverlayMount, Snapshot};
 
 use crate::{
     Digest, Image, ImageError, Limits, Name, Platform, Reference, Registries, RootFs, StoreError,
+    recipe::Kept,
 };
 use claims::Claims;
 use disk::Disk;
-use records::{ImageRecord, State};
+use records::{ImageRecord, LayerRecord, State};
 
 /// What a store allows, and what it chooses images for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,8 @@ impl Default for Options {
 /// | `layout` | the version of this table |
 /// | `l/<number>/` | the files of a layer, in the form in which overlayfs keeps an upper directory |
 /// | `layers/<chain id>.json` | a layer: chain id, diff id, its number. It exists if this does |
+/// | `layers/<chain id>.recipe` | how the layer's archive is made again; layers of older versions have none |
+/// | `layers/<chain id>.replaced/` | files of the archive that later entries of it replaced |
 /// | `images/<id>.json` | an image: its configuration byte for byte, the chain ids of its layers |
 /// | `names.json` | names, and the image that each means |
 /// | `archives.json` | archive files that were read: their stat data, the image, its names |
@@ -72,7 +78,7 @@ impl Default for Options {
 /// # Crashes
 ///
 /// Files and directories are made in `tmp/`, synced, and renamed. The order is: layer directory,
-/// layer record, image record, name; and the reverse when something is removed. At whatever
+/// recipe, layer record, image record, name; and the reverse when something is removed. At whatever
 /// instant a process dies, every record that can be read refers to things that are complete, and
 /// what no record refers to is removed when the store is opened again.
 #[derive(Debug)]
@@ -193,7 +199,10 @@ impl Store {
         let unused: Vec<_> = state
             .layers
             .values()
-            .filter(|l| !used.contains(&l.chain_id) && !self.claims.holds(&l.chain_id))
+            .filter(|l| {
+                let id = &l.chain_id;
+                !used.contains(id) && !self.claims.holds(id) && !self.claims.pins(id)
+            })
             .cloned()
             .collect();
         self.disk
@@ -203,6 +212,9 @@ impl Store {
             self.disk
                 .remove_file(&self.layer_record_path(&layer.chain_id))?;
             state.layers.remove(&layer.chain_id);
+            let kept = self.kept(&layer);
+            self.disk.remove_file(&kept.recipe)?;
+            self.disk.discard(&kept.replaced)?;
             self.disk.discard(&self.layer_path(&layer.directory))?;
             collected.layers += 1;
             collected.bytes += layer.bytes;
@@ -222,6 +234,11 @@ impl Store {
         self.disk
             .layer_records()
             .join(format!("{}.json", chain_id.hex()))
+    }
+
+    /// What is kept for saving a layer.
+    fn kept(&self, layer: &LayerRecord) -> Kept {
+        Kept::beside(&self.disk.layer_records().join(layer.chain_id.hex()))
     }
 
     fn layer_path(&self, directory: &str) -> PathBuf {
