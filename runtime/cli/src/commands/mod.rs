@@ -69,8 +69,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
 
 /// Work that leaves nothing behind when somebody ends the program in the middle.
 async fn unless_ended<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    let mut terminated =
-        signal(SignalKind::terminate()).map_err(CliError::Start)?;
+    let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Start)?;
     tokio::select! {
         result = work => result,
         Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted),

@@ -6,7 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use fairlead_api::v1::images_server::Images;
 use fairlead_api::v1::{self, import_image_request::Part, pull_image_response::Event};
 use image::{
-    ImageError, Import, Name, PlatformError, PullEvent, PullOptions, Reference, RegistryError, SaveError, Stored,
+    ImageError, Import, Name, PlatformError, PullEvent, PullOptions, Reference, RegistryError,
+    SaveError, Stored,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -131,7 +132,10 @@ impl Images for Service {
         });
         let piece = |request: v1::ImportImageRequest| match request.part {
             Some(Part::Piece(piece)) => Ok(piece),
-            _ => Err(invalid("piece", "missing: only the first message is another")),
+            _ => Err(invalid(
+                "piece",
+                "missing: only the first message is another",
+            )),
         };
         let (image, sent) = tokio::join!(work, sending.send_all(requests, piece));
         sent?;

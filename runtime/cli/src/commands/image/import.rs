@@ -95,7 +95,10 @@ fn pieces(
 async fn read(mut archive: Box<dyn Read + Send>) -> io::Result<(Box<dyn Read + Send>, Vec<u8>)> {
     let work = move || {
         let mut piece = Vec::with_capacity(PIECE);
-        archive.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
+        archive
+            .by_ref()
+            .take(PIECE as u64)
+            .read_to_end(&mut piece)?;
         Ok((archive, piece))
     };
     tokio::task::spawn_blocking(work)
