@@ -70,6 +70,9 @@ pub enum CliError {
     /// More than one of the files or nodes failed.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Self>),
+    /// Somebody ended the program with a signal.
+    #[error("interrupted")]
+    Interrupted,
     /// Whoever read the output has gone: not a failure.
     #[error("the reader of the output has gone")]
     OutputClosed,

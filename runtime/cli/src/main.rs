@@ -21,7 +21,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(commands::run(cli)),
+        Ok(runtime) => {
+            let result = runtime.block_on(commands::run(cli));
+            // A thread may wait for standard input, which nobody ends.
+            runtime.shutdown_background();
+            result
+        }
         Err(error) => Err(CliError::Start(error)),
     };
     match result {

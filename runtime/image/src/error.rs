@@ -4,7 +4,9 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use nix::errno::Errno;
 
-use crate::{ArchiveError, Digest, LayerError, ReferenceError, RegistryError};
+use crate::{
+    ArchiveError, ChangeError, Digest, LayerError, ReferenceError, RegistryError, SaveError,
+};
 
 /// What a store operation can end in.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,35 @@ pub enum ImageError {
         /// What is wrong.
         source: Box<LayerError>,
     },
+    /// What is to be imported makes no image.
+    #[error("importing the archive: {0}")]
+    Import(#[source] Box<LayerError>),
+    /// What is to be imported is said to be for another operating system.
+    #[error("the image would be for {found}, and this machine is {wanted}: it could not run here")]
+    ImportPlatform {
+        /// What was said.
+        found: String,
+        /// What this machine is.
+        wanted: String,
+    },
+    /// A change of an imported image's configuration makes no sense.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// An image cannot be saved.
+    #[error("saving image {image}: layer {number} ({diff_id}): {source}")]
+    Save {
+        /// The image.
+        image: Digest,
+        /// Counted from 1, bottom first.
+        number: usize,
+        /// The digest of the layer's archive.
+        diff_id: Digest,
+        /// Why not.
+        source: SaveError,
+    },
+    /// Nobody takes what is saved.
+    #[error("writing the saved images: {0}")]
+    Write(#[source] io::Error),
     /// The store's own files.
     #[error(transparent)]
     Store(#[from] StoreError),

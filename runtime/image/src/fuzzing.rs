@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 use crate::{
     Digest, Limits, Name, Platform, Reference,
     limits::Budget,
+    recipe::{self, Kept},
     registry::{self, Document},
     source::registry::{Step, read},
     unpack::{self, Expected, Marks},
@@ -77,6 +78,7 @@ pub fn layer(bytes: &[u8], folder: &Path) {
         blob: None,
         diff_id: Digest::of(bytes),
     };
+    let kept = Kept::beside(&root);
     let outcome = unpack::unpack(
         bytes,
         &expected,
@@ -86,6 +88,14 @@ pub fn layer(bytes: &[u8], folder: &Path) {
     );
     if let Ok(unpacked) = &outcome {
         assert!(unpacked.bytes <= limits.bytes);
+        let mut again = Vec::new();
+        let size = unpacked.bytes;
+        let rebuilt = recipe::rebuild(&kept, &root, &expected.diff_id, size, &mut again);
+        rebuilt.expect("what was unpacked is rebuilt");
+        assert!(again == bytes, "the digest is right, and the bytes are not");
+    }
+    for path in [&kept.recipe, &kept.replaced] {
+        remove(path);
     }
     let left = fs::read_dir(folder).expect("the folder").count();
     assert_eq!(left, 2, "something was made outside");

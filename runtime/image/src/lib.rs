@@ -21,9 +21,13 @@
 //! visible; entries are written through directory descriptors that cannot leave the layer; what
 //! one image may take is bounded by [`Limits`].
 //!
+//! [`Store::save`] makes archives of images again, byte for byte what was unpacked; [`Store::import`]
+//! makes an image of a root file system.
+//!
 //! Unpacking makes devices and sets `trusted.*` attributes, so it needs `CAP_SYS_ADMIN` and
 //! `CAP_MKNOD` in the initial user namespace.
 
+mod change;
 mod digest;
 mod download;
 mod error;
@@ -36,27 +40,32 @@ mod limits;
 mod name;
 mod platform;
 mod pull;
+mod recipe;
 mod reference;
 mod registry;
+mod saved;
 mod source;
 mod store;
 mod tarball;
+mod time;
 mod unpack;
 
+pub use change::ChangeError;
 pub use digest::{Digest, DigestError};
 pub use error::{ImageError, StoreError};
 pub use health::{HealthCheck, SHORTEST, check_test};
 pub use image::{Image, RootFs};
 pub use limits::Limits;
 pub use name::{Name, NameError};
-pub use platform::Platform;
+pub use platform::{Platform, PlatformError};
 pub use pull::{Progress, PullCanceller, PullEvent, PullOptions};
+pub use recipe::SaveError;
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Credentials, HostConfig, Mirror, Registries, RegistryError, TlsConfig};
 pub use source::ArchiveError;
 pub use store::{
-    Collected, Options, OverlayMount, Removed, Snapshot, SnapshotRoot, Snapshotter, Store, Stored,
-    Usage, VolumeDirs,
+    Collected, Import, Options, OverlayMount, Removed, Snapshot, SnapshotRoot, Snapshotter, Store,
+    Stored, Usage, VolumeDirs,
 };
 pub use tarball::TarError;
 pub use unpack::LayerError;

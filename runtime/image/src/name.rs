@@ -72,6 +72,17 @@ impl Name {
     }
 }
 
+impl Name {
+    /// As Docker shows it: without what it would add itself.
+    pub(crate) fn familiar(&self) -> String {
+        let whole = self.to_string();
+        let Some(short) = whole.strip_prefix("docker.io/") else {
+            return whole;
+        };
+        short.strip_prefix("library/").unwrap_or(short).to_owned()
+    }
+}
+
 impl FromStr for Name {
     type Err = NameError;
 

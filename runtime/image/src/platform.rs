@@ -1,6 +1,6 @@
 //! The machine that an image must suit.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use oci_spec::image::{Arch, Os};
 
@@ -55,6 +55,47 @@ impl Platform {
     }
 }
 
+/// A text that is no platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no platform: write linux/amd64 or linux/arm/v7")]
+pub struct PlatformError(pub String);
+
+impl FromStr for Platform {
+    type Err = PlatformError;
+
+    /// `os/architecture[/variant]`, the architecture in Go's words or in the kernel's.
+    fn from_str(text: &str) -> Result<Self, PlatformError> {
+        let is_word = |word: &&str| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'))
+        };
+        let words: Vec<_> = text.split('/').filter(is_word).collect();
+        let (os, architecture, variant) = match words[..] {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => return Err(PlatformError(text.to_owned())),
+        };
+        if words.len() != text.split('/').count() {
+            return Err(PlatformError(text.to_owned()));
+        }
+        let (architecture, variant) = match (architecture, variant) {
+            ("x86_64" | "x86-64", variant) => ("amd64", variant),
+            ("aarch64", variant) => ("arm64", variant),
+            ("i386" | "i686", variant) => ("386", variant),
+            ("armhf", None) => ("arm", Some("v7")),
+            ("armel", None) => ("arm", Some("v6")),
+            other => other,
+        };
+        Ok(Self {
+            os: os.to_ascii_lowercase().as_str().into(),
+            architecture: architecture.into(),
+            variant: variant.map(str::to_owned),
+        })
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
@@ -68,6 +109,31 @@ impl fmt::Display for Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn platforms_are_written_as_docker_does() {
+        for (text, normal) in [
+            ("linux/amd64", "linux/amd64"),
+            ("Linux/x86_64", "linux/amd64"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/armhf", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+        ] {
+            let platform: Platform = text.parse().expect(text);
+            assert_eq!(platform.to_string(), normal);
+        }
+        for text in [
+            "",
+            "linux",
+            "linux/",
+            "/amd64",
+            "a/b/c/d",
+            "linux//v7",
+            "linux/a b",
+        ] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_machine_gets_the_best_that_it_can_run() {

@@ -504,7 +504,8 @@ fn leftovers_of_a_crash_are_removed_and_the_rest_is_kept() {
     let layer = "{\"chain_id\"";
     sh(&format!(
         "cd {}
-         mkdir -p tmp/7/0/deep/er tmp/8 l/2/etc l/17; chmod 000 tmp/7/0/deep
+         mkdir -p tmp/7/0/deep/er tmp/8 l/2/etc l/17 layers/$(printf %064d 7).replaced/1
+         echo x > layers/$(printf %064d 8).recipe; chmod 000 tmp/7/0/deep
          echo x > tmp/7/0/deep/er/file; printf '%s' '{layer}' > tmp/9; mknod tmp/8/w c 0 0",
         root.display()
     ));
@@ -536,7 +537,7 @@ fn leftovers_of_a_crash_are_removed_and_the_rest_is_kept() {
 
     // A record that tasks may depend on is not guessed at.
     sh(&format!(
-        "cd {}/layers; for f in *; do echo '{{' > $f; done",
+        "cd {}/layers; for f in *.json; do echo '{{' > $f; done",
         root.display()
     ));
     let error = Store::open(&root).expect_err("damaged");
@@ -608,6 +609,9 @@ fn killed_at_any_instant_the_store_is_consistent() {
                 assert_eq!(count, 40, "an incomplete layer became visible");
             }
             store.remove_snapshot("check").expect("removed");
+            store
+                .save(&[image.id.to_string()], std::io::sink())
+                .expect("what is visible can be saved");
         }
         store.resolve(&docker(&path)).expect("an image");
     }

@@ -12,5 +12,6 @@ mod names;
 mod overlay;
 mod refuse;
 mod remains;
+mod saved;
 mod survive;
 mod tasks;

@@ -19,6 +19,10 @@ pub enum ImageCommand {
         /// is a docker-archive
         archive: String,
     },
+    /// Save images as an archive that `docker load` and `image load` take
+    Save(SaveArgs),
+    /// Make an image of an archive of a root file system
+    Import(ImportArgs),
     /// Show one, with its configuration
     Inspect {
         /// Name, id, or beginning of the id
@@ -44,6 +48,37 @@ pub enum ImageCommand {
     },
     /// Show what they take on the disk
     Df,
+}
+
+/// Arguments of `image save`.
+#[derive(Args, Debug)]
+pub struct SaveArgs {
+    /// Names, ids, or beginnings of ids. One that is named by its id has no name in the archive
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// File to write, which appears when it is complete; standard output without it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Arguments of `image import`.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    /// A tar archive, plain or compressed with gzip or zstd; `-` is standard input
+    #[arg(value_name = "FILE|-")]
+    pub file: PathBuf,
+    /// What the image is called: NAME[:TAG]
+    pub name: Option<String>,
+    /// A line of a Dockerfile that goes into the configuration: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK,
+    /// LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR; may be given more than once
+    #[arg(short, long = "change", value_name = "LINE")]
+    pub changes: Vec<String>,
+    /// What the image's history says
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// What the image is for: os/architecture[/variant]. Without it: the node
+    #[arg(long)]
+    pub platform: Option<String>,
 }
 
 /// Arguments of `image pull`.

@@ -15,6 +15,7 @@ mod wait;
 use std::future::Future;
 
 use fairlead_api::v1::Kind;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Cli, Command, EndpointCommand, Format, NodeCommand, ObjectCommand};
 use crate::error::CliError;
@@ -63,6 +64,16 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Endpoint(EndpointCommand::Ls(args)) => {
             list::list(&mut daemon, Kind::Endpoint, args.no_trunc, json).await
         }
+    }
+}
+
+/// Work that leaves nothing behind when somebody ends the program in the middle.
+async fn unless_ended<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let mut terminated = signal(SignalKind::terminate()).map_err(CliError::Start)?;
+    tokio::select! {
+        result = work => result,
+        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        Some(()) = terminated.recv() => Err(CliError::Interrupted),
     }
 }
 

@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fairlead_api::v1::images_server::Images;
-use fairlead_api::v1::{self, pull_image_response::Event};
-use image::{ImageError, PullEvent, PullOptions, Reference, RegistryError, Stored};
+use fairlead_api::v1::{self, import_image_request::Part, pull_image_response::Event};
+use image::{
+    ImageError, Import, Name, PlatformError, PullEvent, PullOptions, Reference, RegistryError,
+    SaveError, Stored,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Streaming;
+use super::pieces::{Incoming, Outgoing};
 use crate::events::chain;
 use crate::node::Node;
 use crate::task::credentials;
@@ -89,6 +93,54 @@ impl Images for Service {
             .await?;
         let image = Some(message(image));
         Ok(Response::new(v1::LoadImageResponse { image }))
+    }
+
+    type SaveImagesStream = Streaming<v1::SaveImagesResponse>;
+
+    async fn save_images(
+        &self,
+        request: Request<v1::SaveImagesRequest>,
+    ) -> Result<Response<Self::SaveImagesStream>, Status> {
+        let names = request.into_inner().names;
+        if names.is_empty() {
+            return Err(invalid("names", "missing: which images are saved?"));
+        }
+        let (mut out, pieces) = Outgoing::new(|piece| v1::SaveImagesResponse { piece });
+        let images = Arc::clone(&self.node.images);
+        tokio::task::spawn_blocking(move || match images.save(&names, &mut out) {
+            Ok(()) => {}
+            Err(ImageError::Write(_)) => tracing::debug!(?names, "whoever saved images has gone"),
+            Err(error) => out.fail(status(&error)),
+        });
+        Ok(Response::new(Box::pin(pieces)))
+    }
+
+    async fn import_image(
+        &self,
+        request: Request<tonic::Streaming<v1::ImportImageRequest>>,
+    ) -> Result<Response<v1::ImportImageResponse>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|request| request.part);
+        let Some(Part::Options(options)) = first else {
+            return Err(invalid("options", "missing: they are the first message"));
+        };
+        let import = import_of(options)?;
+        let (archive, sending) = Incoming::new();
+        let work = self.work(move |images| {
+            let image = images.import(archive, &import)?;
+            images.find(&image.id.to_string())
+        });
+        let piece = |request: v1::ImportImageRequest| match request.part {
+            Some(Part::Piece(piece)) => Ok(piece),
+            _ => Err(invalid(
+                "piece",
+                "missing: only the first message is another",
+            )),
+        };
+        let (image, sent) = tokio::join!(work, sending.send_all(requests, piece));
+        sent?;
+        let image = Some(message(image?));
+        Ok(Response::new(v1::ImportImageResponse { image }))
     }
 
     async fn list_images(
@@ -214,6 +266,31 @@ fn message(stored: Stored) -> v1::Image {
     }
 }
 
+fn import_of(options: v1::ImportOptions) -> Result<Import, Status> {
+    let name = match options.name.as_str() {
+        "" => None,
+        name => match name.parse::<Name>() {
+            Ok(name) if name.digest().is_none() => Some(name),
+            Ok(_) => return Err(invalid("name", "a digest cannot be given to an image")),
+            Err(error) => return Err(invalid("name", &error.to_string())),
+        },
+    };
+    let platform = match options.platform.as_str() {
+        "" => None,
+        text => Some(
+            text.parse()
+                .map_err(|error: PlatformError| invalid("platform", &error.to_string()))?,
+        ),
+    };
+    Ok(Import {
+        name,
+        changes: options.changes,
+        message: options.message,
+        platform,
+        created: None,
+    })
+}
+
 fn invalid(field: &str, reason: &str) -> Status {
     Status::invalid_argument(format!("{field}: {reason}"))
 }
@@ -232,9 +309,16 @@ fn status(error: &ImageError) -> Status {
             }
             _ => Status::internal(text),
         },
-        ImageError::Reference(_) | ImageError::Archive(_) | ImageError::Layer { .. } => {
-            Status::invalid_argument(text)
-        }
+        ImageError::Save { source, .. } => match source {
+            SaveError::NoRecipe => Status::failed_precondition(text),
+            _ => Status::data_loss(text),
+        },
+        ImageError::Reference(_)
+        | ImageError::Archive(_)
+        | ImageError::Layer { .. }
+        | ImageError::Import(_)
+        | ImageError::ImportPlatform { .. }
+        | ImageError::Change(_) => Status::invalid_argument(text),
         _ => Status::internal(text),
     }
 }

@@ -6,6 +6,7 @@ mod inspect;
 mod logfile;
 mod logs;
 mod peer;
+mod pieces;
 mod watch;
 
 use std::pin::Pin;
@@ -54,7 +55,9 @@ pub async fn serve(
     let executor = ExecutorServer::new(Service { node, machine })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let images = ImagesServer::new(images).max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let images = ImagesServer::new(images)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let serving = tonic::transport::Server::builder()
         .add_service(InterceptedService::new(executor, check.clone()))
         .add_service(InterceptedService::new(images, check))

@@ -236,13 +236,8 @@ async fn host_ports_are_reserved_reported_and_given_back() {
             .unwrap(),
     );
     let sockets = || {
-        let output = output_of(Command::new("ip").args([
-            "netns",
-            "exec",
-            &daemon.name,
-            "ss",
-            "-Htan",
-        ]));
+        let output =
+            output_of(Command::new("ip").args(["netns", "exec", &daemon.name, "ss", "-Htan"]));
         String::from_utf8(output.stdout).unwrap()
     };
     wait_for("the stranger to listen", || sockets().contains(":8081"));

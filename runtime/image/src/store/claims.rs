@@ -1,7 +1,8 @@
-//! Who works on what: the same thing is never loaded twice at once.
+//! Who works on what: the same thing is never loaded twice at once, and nothing is removed that
+//! somebody reads.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,6 +18,8 @@ pub(super) struct Claims(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     held: Mutex<BTreeSet<Digest>>,
+    /// Layers that are read, and by how many.
+    pinned: Mutex<BTreeMap<Digest, usize>>,
     /// Something was released, or somebody who waits was cancelled.
     changed: Condvar,
 }
@@ -28,7 +31,30 @@ pub(super) struct Claim<'a> {
     keys: BTreeSet<Digest>,
 }
 
+/// Keeps layers from being removed, until it is dropped. Others may load and read them meanwhile: who
+/// reads slowly holds nobody up.
+#[derive(Debug)]
+pub(super) struct Pin<'a> {
+    claims: &'a Claims,
+    keys: BTreeSet<Digest>,
+}
+
 impl Claims {
+    /// Pins layers. Whoever removes layers looks at pins while it holds the store's state, so the
+    /// caller must hold that too, and have seen the layers in it.
+    pub(super) fn pin(&self, keys: BTreeSet<Digest>) -> Pin<'_> {
+        let mut pinned = self.0.pinned();
+        for key in &keys {
+            *pinned.entry(*key).or_default() += 1;
+        }
+        Pin { claims: self, keys }
+    }
+
+    /// Whether somebody reads it.
+    pub(super) fn pins(&self, key: &Digest) -> bool {
+        self.0.pinned().contains_key(key)
+    }
+
     /// Waits until nobody holds any of `keys`, and takes them all at once, so that two who want
     /// some of the same things never wait for each other. Who holds a claim may wait for another
     /// one only in this order: a reference, then layers and blobs.
@@ -78,6 +104,10 @@ impl Claims {
 }
 
 impl Shared {
+    fn pinned(&self) -> MutexGuard<'_, BTreeMap<Digest, usize>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn held(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,6 +127,20 @@ impl Drop for Claim<'_> {
         held.retain(|key| !self.keys.contains(key));
         drop(held);
         self.claims.0.changed.notify_all();
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        let mut pinned = self.claims.0.pinned();
+        for key in &self.keys {
+            if let Some(count) = pinned.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    pinned.remove(key);
+                }
+            }
+        }
     }
 }
 
@@ -134,6 +178,19 @@ mod tests {
             }
         });
         assert!(!claims.holds(&keys[0]));
+    }
+
+    #[test]
+    fn a_pin_holds_until_the_last_reader_has_gone_and_stops_no_claim() {
+        let claims = Claims::default();
+        let (one, other) = (Digest::of("1"), Digest::of("2"));
+        let first = claims.pin([one].into());
+        let second = claims.pin([one, other].into());
+        assert!(claims.try_take(one).is_some());
+        drop(first);
+        assert!(claims.pins(&one) && claims.pins(&other));
+        drop(second);
+        assert!(!claims.pins(&one) && !claims.pins(&other));
     }
 
     #[test]

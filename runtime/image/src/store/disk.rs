@@ -171,7 +171,7 @@ impl Disk {
         self.write(path, &content)
     }
 
-    /// Gives a directory of `tmp/` its final name, durably. False where that name is taken.
+    /// Gives a directory or file of `tmp/` its final name, durably. False where that name is taken.
     pub(super) fn publish(&self, from: &Path, to: &Path) -> Result<bool, StoreError> {
         let cwd = AT_FDCWD;
         match fcntl::renameat2(cwd, from, cwd, to, RenameFlags::RENAME_NOREPLACE) {
@@ -181,8 +181,8 @@ impl Disk {
         }
     }
 
-    /// Makes a directory disappear at once, durably. Its content is in the result, and goes with
-    /// it; `None` where there is no such directory.
+    /// Makes a directory or file disappear at once, durably. Its content is in the result, and goes with
+    /// it; `None` where there is none.
     pub(super) fn set_aside(&self, path: &Path) -> Result<Option<Scratch>, StoreError> {
         let scratch = self.scratch()?;
         match fs::rename(path, scratch.0.join("0")) {

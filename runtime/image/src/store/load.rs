@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, Permissions},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
@@ -23,6 +24,7 @@ use crate::{
     ArchiveError, Digest, Image, ImageError, LayerError, Name, Reference, RegistryError,
     StoreError,
     limits::Budget,
+    recipe::Kept,
     source::{self, Archive, Layout, Plan, PlannedLayer},
     unpack::{self, Marks, Unpacked},
 };
@@ -31,11 +33,11 @@ use crate::{
 const MAX_THREADS: usize = 4;
 
 /// A layer that is on its way into the store.
-struct Fresh {
+pub(super) struct Fresh {
     /// Position in the image, bottom first.
-    position: usize,
-    path: PathBuf,
-    unpacked: Unpacked,
+    pub(super) position: usize,
+    pub(super) path: PathBuf,
+    pub(super) unpacked: Unpacked,
 }
 
 impl Store {
@@ -237,13 +239,13 @@ impl Store {
         let scratch = self.disk.scratch()?;
         let Some(downloads) = &plan.downloads else {
             let fresh = self.unpack(reference, plan, missing, &scratch)?;
-            return self.publish(reference, plan, chain, fresh, &scratch);
+            return self.publish(&reference.to_string(), chain, fresh, &scratch);
         };
         let running = downloads
             .start(missing)
             .map_err(|error| ImageError::pull(&downloads.name, error))?;
         match self.unpack(reference, plan, missing, &scratch) {
-            Ok(fresh) => self.publish(reference, plan, chain, fresh, &scratch),
+            Ok(fresh) => self.publish(&reference.to_string(), chain, fresh, &scratch),
             Err(error) => match running.failure() {
                 // Why it could not be read says more than that it could not.
                 Some(failure) => Err(ImageError::pull(&downloads.name, failure)),
@@ -308,7 +310,9 @@ impl Store {
                         });
                     }
                     Err(source) => {
-                        let error = layer_error(reference, plan, position, source);
+                        let archive = reference.to_string();
+                        let diff_id = layer.expected.diff_id;
+                        let error = layer_error(&archive, position, diff_id, source);
                         lock(&failed).get_or_insert(error);
                     }
                 }
@@ -331,10 +335,9 @@ impl Store {
 
     /// Gives unpacked layers their place, bottom first. All of them are on disk before the first
     /// one becomes visible.
-    fn publish(
+    pub(super) fn publish(
         &self,
-        reference: &Reference,
-        plan: &Plan,
+        archive: &str,
         chain: &[Digest],
         fresh: Vec<Fresh>,
         scratch: &Scratch,
@@ -364,24 +367,43 @@ impl Store {
                 lower.push(path);
                 hidden = *opaque;
             }
-            unpack::adopt_implied(&layer.path, &layer.unpacked, &lower)
-                .map_err(|source| layer_error(reference, plan, layer.position, source))?;
+            unpack::adopt_implied(&layer.path, &layer.unpacked, &lower).map_err(|source| {
+                layer_error(archive, layer.position, layer.unpacked.diff_id, source)
+            })?;
         }
         File::open(scratch.path())
-            .and_then(|directory| nix::unistd::syncfs(&directory).map_err(std::io::Error::from))
+            .and_then(|directory| nix::unistd::syncfs(&directory).map_err(io::Error::from))
             .map_err(|error| StoreError::io("syncing", scratch.path(), error))?;
         for layer in fresh {
             let directory = self.place(&layer.path)?;
             let record = LayerRecord {
                 chain_id: chain[layer.position],
-                diff_id: plan.layers[layer.position].expected.diff_id,
+                diff_id: layer.unpacked.diff_id,
                 directory,
                 opaque: layer.unpacked.opaque_root,
                 bytes: layer.unpacked.bytes,
             };
+            self.place_kept(&layer.path, &record)?;
             self.disk
                 .write_json(&self.layer_record_path(&record.chain_id), &record)?;
             self.state().layers.insert(record.chain_id, record);
+        }
+        Ok(())
+    }
+
+    /// Gives what is kept for saving a layer its place. Nothing of value can be there: only a failure
+    /// before the record was written leaves something.
+    fn place_kept(&self, path: &Path, record: &LayerRecord) -> Result<(), StoreError> {
+        let (from, to) = (Kept::beside(path), self.kept(record));
+        self.disk.discard(&to.replaced)?;
+        for (from, to) in [(from.recipe, to.recipe), (from.replaced, to.replaced)] {
+            // Durable with the record, which is written to the same directory next.
+            match fs::rename(&from, &to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("creating", to, error));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -404,30 +426,29 @@ pub(super) fn claim_of(reference: &Reference) -> Digest {
     Digest::of(format!("reference {reference}"))
 }
 
+/// Makes the directory that a layer is unpacked to.
+pub(super) fn make_root(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    // The mode of the root directory, unless a layer says otherwise.
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
 fn unpack_one(
     layer: &PlannedLayer,
     path: &Path,
     marks: Marks,
     budget: &Budget<'_>,
 ) -> Result<Unpacked, LayerError> {
-    fs::create_dir(path)
-        // The mode of the root directory, unless a layer says otherwise.
-        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
-        .map_err(LayerError::Read)?;
+    make_root(path).map_err(LayerError::Read)?;
     let blob = layer.blob.open().map_err(LayerError::Read)?;
     unpack::unpack(blob, &layer.expected, path, marks, budget)
 }
 
-fn layer_error(
-    reference: &Reference,
-    plan: &Plan,
-    position: usize,
-    source: LayerError,
-) -> ImageError {
+fn layer_error(archive: &str, position: usize, diff_id: Digest, source: LayerError) -> ImageError {
     ImageError::Layer {
-        archive: reference.to_string(),
+        archive: archive.to_owned(),
         number: position + 1,
-        diff_id: plan.layers[position].expected.diff_id,
+        diff_id,
         source: Box::new(source),
     }
 }

@@ -88,7 +88,7 @@ impl Store {
         self.describe(&state, &id)
     }
 
-    fn id_of(&self, state: &State, text: &str) -> Result<Digest, ImageError> {
+    pub(super) fn id_of(&self, state: &State, text: &str) -> Result<Digest, ImageError> {
         let not_found = || ImageError::NotFound(text.to_owned());
         let named = match text.parse() {
             Ok(Reference::Id(id)) => {

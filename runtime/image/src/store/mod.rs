@@ -2,11 +2,13 @@
 
 mod claims;
 mod disk;
+mod import;
 mod load;
 mod manage;
 mod pull;
 mod quota;
 mod records;
+mod save;
 mod snapshot;
 mod snapshotter;
 mod volumes;
@@ -20,6 +22,7 @@ use std::{
 
 use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
 
+pub use import::Import;
 pub use manage::{Removed, Stored, Usage};
 pub use snapshot::{OverlayMount, Snapshot, SnapshotRoot};
 pub use snapshotter::Snapshotter;
@@ -28,10 +31,11 @@ pub use volumes::VolumeDirs;
 use crate::health::Extensions;
 use crate::{
     Digest, Image, ImageError, Limits, Name, Platform, Reference, Registries, RootFs, StoreError,
+    recipe::Kept,
 };
 use claims::Claims;
 use disk::Disk;
-use records::{ImageRecord, State};
+use records::{ImageRecord, LayerRecord, State};
 
 /// What a store allows, and what it chooses images for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +73,8 @@ impl Default for Options {
 /// | `snapshotter` | how layers become root file systems: `overlayfs` or `native` |
 /// | `l/<number>/` | the files of a layer, in the form in which overlayfs keeps an upper directory, or with sockets for what it takes away |
 /// | `layers/<chain id>.json` | a layer: chain id, diff id, its number. It exists if this does |
+/// | `layers/<chain id>.recipe` | how the layer's archive is made again; layers of older versions have none |
+/// | `layers/<chain id>.replaced/` | files of the archive that later entries of it replaced |
 /// | `images/<id>.json` | an image: its configuration byte for byte, the chain ids of its layers |
 /// | `names.json` | names, and the image that each means |
 /// | `archives.json` | archive files that were read: their stat data, the image, its names |
@@ -83,7 +89,7 @@ impl Default for Options {
 /// # Crashes
 ///
 /// Files and directories are made in `tmp/`, synced, and renamed. The order is: layer directory,
-/// layer record, image record, name; and the reverse when something is removed. At whatever
+/// recipe, layer record, image record, name; and the reverse when something is removed. At whatever
 /// instant a process dies, every record that can be read refers to things that are complete, and
 /// what no record refers to is removed when the store is opened again.
 #[derive(Debug)]
@@ -217,7 +223,10 @@ impl Store {
         let unused: Vec<_> = state
             .layers
             .values()
-            .filter(|l| !used.contains(&l.chain_id) && !self.claims.holds(&l.chain_id))
+            .filter(|l| {
+                let id = &l.chain_id;
+                !used.contains(id) && !self.claims.holds(id) && !self.claims.pins(id)
+            })
             .cloned()
             .collect();
         self.disk
@@ -227,6 +236,9 @@ impl Store {
             self.disk
                 .remove_file(&self.layer_record_path(&layer.chain_id))?;
             state.layers.remove(&layer.chain_id);
+            let kept = self.kept(&layer);
+            self.disk.remove_file(&kept.recipe)?;
+            self.disk.discard(&kept.replaced)?;
             self.disk.discard(&self.layer_path(&layer.directory))?;
             collected.layers += 1;
             collected.bytes += layer.bytes;
@@ -246,6 +258,11 @@ impl Store {
         self.disk
             .layer_records()
             .join(format!("{}.json", chain_id.hex()))
+    }
+
+    /// What is kept for saving a layer.
+    fn kept(&self, layer: &LayerRecord) -> Kept {
+        Kept::beside(&self.disk.layer_records().join(layer.chain_id.hex()))
     }
 
     fn layer_path(&self, directory: &str) -> PathBuf {

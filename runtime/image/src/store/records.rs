@@ -14,7 +14,7 @@ use super::{
     disk::{self, Disk},
     snapshot::Snapshot,
 };
-use crate::{Digest, Name, StoreError};
+use crate::{Digest, Name, StoreError, recipe::Kept};
 
 /// `layers/<chain id>.json`. The layer exists if and only if this file does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,13 +141,26 @@ impl State {
         Ok(state)
     }
 
-    /// A layer's directory gets its name before its record is written, and loses it after the
-    /// record is removed: a crash in between leaves a directory that nothing refers to.
+    /// A layer's directory and recipe get their names before its record is written, and lose them
+    /// after the record is removed: a crash in between leaves what nothing refers to.
     fn drop_strays(&self, disk: &Disk) -> Result<(), StoreError> {
         let known: BTreeSet<_> = self.layers.values().map(|l| l.directory.as_str()).collect();
         for name in disk::names(&disk.layer_dirs())? {
             if !known.contains(name.as_str()) {
                 disk.discard(&disk.layer_dirs().join(name))?;
+            }
+        }
+        for name in disk::names(&disk.layer_records())? {
+            let (Some(layer), path) = (
+                name.strip_suffix(Kept::RECIPE)
+                    .or_else(|| name.strip_suffix(Kept::REPLACED)),
+                disk.layer_records().join(&name),
+            ) else {
+                continue;
+            };
+            let known = Digest::from_hex(layer).is_ok_and(|id| self.layers.contains_key(&id));
+            if !known {
+                disk.discard(&path)?;
             }
         }
         Ok(())

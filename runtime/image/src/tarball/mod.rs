@@ -110,6 +110,8 @@ pub(crate) struct TarReader<R> {
     padding: u64,
     /// Bytes of the extended headers before the current entry.
     extended: u64,
+    /// The zero block behind the last entry was seen.
+    ended: bool,
 }
 
 impl<R: Stream> TarReader<R> {
@@ -120,7 +122,18 @@ impl<R: Stream> TarReader<R> {
             remaining: 0,
             extended: 0,
             padding: 0,
+            ended: false,
         }
+    }
+
+    /// The stream, standing in the current entry's data.
+    pub(crate) fn stream(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    /// Whether the end of the archive was marked, behind the last entry.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended
     }
 
     /// The stream, standing somewhere behind the last entry that was returned.
@@ -270,6 +283,7 @@ impl<R: Stream> TarReader<R> {
             return Ok(None);
         };
         if block.iter().all(|byte| *byte == 0) {
+            self.ended = true;
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();

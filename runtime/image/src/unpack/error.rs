@@ -45,6 +45,18 @@ pub enum LayerError {
         /// The limit.
         limit: u64,
     },
+    /// What is kept for saving the layer cannot be written.
+    #[error("writing down how the layer is saved: {0}")]
+    Recipe(#[source] io::Error),
+    /// The archive breaks off behind an entry: nothing tells that it ends there.
+    #[error(
+        "the archive is not complete: it breaks off behind {entries} entries, without the blocks \
+         that mark its end"
+    )]
+    Unfinished {
+        /// Those that were read.
+        entries: u64,
+    },
     /// An entry's name is no path below the layer's root.
     #[error("entry `{entry}`: {reason}")]
     Name {
@@ -73,6 +85,13 @@ pub enum LayerError {
     },
 }
 
+impl LayerError {
+    /// What was hit while reading (a limit, say) came through [`io::Error`]; this gets it back.
+    pub(crate) fn of_read(error: io::Error) -> Self {
+        error.downcast::<Self>().unwrap_or_else(Self::Read)
+    }
+}
+
 impl From<TarError> for LayerError {
     fn from(error: TarError) -> Self {
         match error {
@@ -91,6 +110,7 @@ pub(crate) const SET_XATTR: &str = "setting an extended attribute";
 pub(crate) const MAKE_DEVICE: &str = "making a device node";
 pub(crate) const MAKE_WHITEOUT: &str = "making a whiteout (a character device 0/0)";
 pub(crate) const MAKE_OPAQUE: &str = "setting trusted.overlay.opaque";
+pub(crate) const FIND_PATH: &str = "finding out where its directory is";
 pub(crate) const CHANGE_OWNER: &str = "changing the owner";
 
 /// What the operator can do about it.
@@ -108,7 +128,7 @@ fn hint(action: &str, errno: Errno) -> &'static str {
              ext4, xfs or btrfs"
         }
         (SET_XATTR, Errno::EPERM) => ". It needs CAP_SYS_ADMIN or CAP_SETFCAP",
-        (SET_XATTR | MAKE_OPAQUE, Errno::ENOENT) => ". Is /proc mounted?",
+        (SET_XATTR | MAKE_OPAQUE | FIND_PATH, Errno::ENOENT) => ". Is /proc mounted?",
         (CHANGE_OWNER, Errno::EPERM) => ". It needs CAP_CHOWN",
         (_, Errno::ENOSPC | Errno::EDQUOT) => ". Free space or inodes where the store is",
         _ => "",

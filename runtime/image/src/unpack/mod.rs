@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 mod decompress;
 mod error;
+mod home;
 mod marks;
 mod metadata;
 mod path;
@@ -32,8 +33,9 @@ use crate::{
     Digest,
     digest::HashingReader,
     limits::Budget,
+    recipe::{Kept, Recorder},
     source::Promised,
-    tarball::{Stream, TarReader},
+    tarball::TarReader,
 };
 use metadata::Metadata;
 use tree::Tree;
@@ -55,11 +57,14 @@ pub(crate) struct Unpacked {
     implied: BTreeSet<EntryPath>,
     /// The layer hides all layers below it.
     pub(crate) opaque_root: bool,
+    /// Digest of the tar stream.
+    pub(crate) diff_id: Digest,
     /// Bytes of the tar stream.
     pub(crate) bytes: u64,
 }
 
-/// Unpacks `blob` into the empty directory `root`; `marks` stand for what it takes away.
+/// Unpacks `blob` into the empty directory `root`; `marks` stand for what it takes away. What is needed to
+/// make its archive again is written beside it ([`Kept::beside`]).
 ///
 /// Nobody may use `root` before this has returned: only at the end of the stream is it known
 /// whether the content is the expected one.
@@ -75,7 +80,10 @@ pub(crate) fn unpack(
     let blob = blob.take(size.map_or(u64::MAX, |size| size.saturating_add(1)));
     let mut blob = HashingReader::new(blob);
     let outcome = unpack_stream(&mut blob, root, marks, budget);
-    if let Err(error @ (LayerError::Limit { .. } | LayerError::Kernel { .. })) = outcome {
+    if let Err(
+        error @ (LayerError::Limit { .. } | LayerError::Kernel { .. } | LayerError::Recipe(_)),
+    ) = outcome
+    {
         return Err(error);
     }
     let found = blob.finish();
@@ -89,7 +97,7 @@ pub(crate) fn unpack(
             actual: *digest,
         });
     }
-    let (written, diff_id, bytes) = outcome?;
+    let (unpacked, _) = outcome?;
     let (blob_digest, blob_bytes) = found.map_err(LayerError::Read)?;
 
     if let Some(expected) = size.filter(|size| *size != blob_bytes) {
@@ -115,13 +123,32 @@ pub(crate) fn unpack(
     check(
         "digest of the decompressed layer",
         expected.diff_id,
-        diff_id,
+        unpacked.diff_id,
     )?;
-    Ok(Unpacked {
-        implied: written.implied,
-        opaque_root: written.opaque_root,
-        bytes,
-    })
+    Ok(unpacked)
+}
+
+/// [`unpack`] of a blob of which nothing is known: whatever comes is right, as long as it is a whole
+/// archive.
+pub(crate) fn unpack_unknown(
+    blob: impl Read + Send,
+    root: &Path,
+    marks: Marks,
+    budget: &Budget<'_>,
+) -> Result<Unpacked, LayerError> {
+    match unpack_stream(blob, root, marks, budget)? {
+        (unpacked, End::Marked) => Ok(unpacked),
+        (_, End::Missing { entries }) => Err(LayerError::Unfinished { entries }),
+    }
+}
+
+/// How a tar stream ended.
+enum End {
+    Marked,
+    /// Without the blocks that should be there.
+    Missing {
+        entries: u64,
+    },
 }
 
 /// Whether the marks of a layer can be made in `directory`; what is tried stays.
@@ -132,33 +159,43 @@ pub(crate) fn try_marks(directory: &Path, marks: Marks) -> Result<(), (&'static 
     marks.opaque(tree.root(), OsStr::new("."))
 }
 
-/// What was written, and digest and size of the decompressed stream.
 fn unpack_stream(
     blob: impl Read + Send,
     root: &Path,
     marks: Marks,
     budget: &Budget<'_>,
-) -> Result<(Written, Digest, u64), LayerError> {
+) -> Result<(Unpacked, End), LayerError> {
     let content = Metered {
         inner: decompress(BufReader::new(blob))?,
         budget,
     };
-    let mut tar = TarReader::new(HashingReader::new(content));
-    let mut writer = Writer::new(root, marks, budget)?;
+    let kept = Kept::beside(root);
+    let stream = Recorder::new(HashingReader::new(content), &kept.recipe)?;
+    let mut tar = TarReader::new(stream);
+    let mut writer = Writer::new(root, marks, &kept.replaced, budget)?;
+    let mut entries = 0;
     while let Some(entry) = tar.next_entry()? {
         budget.take_entry()?;
         writer.apply(&entry, &mut tar)?;
+        entries += 1;
     }
-    let written = writer.finish()?;
-    let (diff_id, bytes) = tar.into_inner().finish().map_err(of_read)?;
-    Ok((written, diff_id, bytes))
-}
-
-/// A limit that was hit while reading came through [`io::Error`]; this gets it back.
-fn of_read(error: io::Error) -> LayerError {
-    error
-        .downcast::<LayerError>()
-        .unwrap_or_else(LayerError::Read)
+    let Written {
+        implied,
+        opaque_root,
+    } = writer.finish()?;
+    let end = match tar.is_ended() {
+        true => End::Marked,
+        false => End::Missing { entries },
+    };
+    let stream = tar.into_inner().finish()?;
+    let (diff_id, bytes) = stream.finish().map_err(LayerError::of_read)?;
+    let unpacked = Unpacked {
+        implied,
+        opaque_root,
+        diff_id,
+        bytes,
+    };
+    Ok((unpacked, end))
 }
 
 /// Gives directories that the archive does not describe the owner, mode, time and attributes that they have in the
@@ -244,5 +281,3 @@ impl<R: Read> Read for Metered<'_, R> {
         Ok(count)
     }
 }
-
-impl<R: Read> Stream for HashingReader<R> {}

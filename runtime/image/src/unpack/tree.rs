@@ -58,6 +58,13 @@ impl Tree {
         self.open_at(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
     }
 
+    /// Opens a file for reading, reached without following any link. It may be of any kind: nothing
+    /// is waited for.
+    pub(crate) fn file(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        self.open_at(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
+    }
+
     fn open_at(&self, path: &EntryPath, flags: OFlag, more: ResolveFlag) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | more;
         let how = OpenHow::new().flags(flags).resolve(resolve);
@@ -109,7 +116,17 @@ pub(crate) fn subdirectory(directory: impl AsFd, name: &OsStr) -> Result<OwnedFd
 /// stack nor descriptors (a task can nest directories far deeper than both). Never leaves the
 /// file system: a mount point below `name` is an error.
 pub(crate) fn remove(directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
+    remove_with(directory, name, |_, _| Ok(()))
+}
+
+/// [`remove`], which hands over each name to `before` first. What that has moved away is gone.
+pub(crate) fn remove_with(
+    directory: impl AsFd,
+    name: &OsStr,
+    mut before: impl FnMut(BorrowedFd<'_>, &OsStr) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     let directory = directory.as_fd();
+    before(directory, name)?;
     let mut pending = vec![name.to_owned()];
     let mut moved = 0u64;
     while let Some(current) = pending.last().cloned() {
@@ -141,6 +158,7 @@ pub(crate) fn remove(directory: impl AsFd, name: &OsStr) -> Result<(), Errno> {
             )?;
         }
         for child in names(&handle)? {
+            before(handle.as_fd(), &child)?;
             match unistd::unlinkat(&handle, child.as_os_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => continue,
                 Err(Errno::EISDIR) => {}

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs::File,
-    io::{Seek, SeekFrom, Write},
+    io::{Read, Seek, SeekFrom, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -21,7 +21,8 @@ use nix::{
 
 use super::{
     EntryPath, LayerError, Marks, display,
-    error::{CHANGE_OWNER, MAKE_DEVICE, SET_XATTR},
+    error::{CHANGE_OWNER, FIND_PATH, MAKE_DEVICE, SET_XATTR},
+    home::Homes,
     marks,
     metadata::{Metadata, set_times},
     tree::{self, Tree},
@@ -29,7 +30,8 @@ use super::{
 };
 use crate::{
     limits::Budget,
-    tarball::{Entry, Extent, Kind, Stream, TarError, TarReader},
+    recipe::Recorder,
+    tarball::{Entry, Extent, Kind, TarError, TarReader},
 };
 
 /// image-spec `layer.md`, section "Whiteouts".
@@ -55,6 +57,8 @@ pub(super) struct Written {
 pub(super) struct Writer<'a> {
     tree: Tree,
     marks: Marks,
+    /// Where the content of files is, for who makes the archive again.
+    homes: Homes,
     budget: &'a Budget<'a>,
     /// Directories whose attributes the archive has not given (yet).
     implied: BTreeSet<EntryPath>,
@@ -67,20 +71,25 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
+    /// Files that are replaced go to the directory `replaced`, which is made for the first one.
     pub(super) fn new(
         root: &Path,
         marks: Marks,
+        replaced: &Path,
         budget: &'a Budget<'a>,
     ) -> Result<Self, LayerError> {
-        let tree = Tree::open(root).map_err(|source| LayerError::Kernel {
+        let kernel = |source| LayerError::Kernel {
             entry: root.display().to_string(),
             action: "opening the layer's directory",
             source,
-        })?;
+        };
+        let tree = Tree::open(root).map_err(kernel)?;
+        let homes = Homes::new(tree.root(), replaced).map_err(kernel)?;
         let implied = [EntryPath::default()].into();
         Ok(Self {
             tree,
             marks,
+            homes,
             budget,
             implied,
             times: BTreeMap::new(),
@@ -90,10 +99,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes one entry; `tar` stands at its data.
-    pub(super) fn apply<R: Stream>(
+    pub(super) fn apply<R: Read>(
         &mut self,
         entry: &Entry,
-        tar: &mut TarReader<R>,
+        tar: &mut TarReader<Recorder<R>>,
     ) -> Result<(), LayerError> {
         self.current = display(&entry.name);
         let path = EntryPath::parse(&entry.name)?;
@@ -291,10 +300,8 @@ impl<'a> Writer<'a> {
                 self.implied.remove(path);
             }
         }
-        self.at(
-            tree::remove(&place.directory, place.name),
-            "replacing an earlier entry",
-        )
+        let removed = self.homes.remove(&place.directory, place.name);
+        self.at(removed, "replacing an earlier entry")
     }
 
     /// `.wh.name` hides `name` of the layers below; never what this layer itself holds.
@@ -370,11 +377,11 @@ impl<'a> Writer<'a> {
     }
 
     /// Makes anything but a directory or a hard link, where nothing is.
-    fn node<R: Stream>(
+    fn node<R: Read>(
         &mut self,
         place: &Place<'_>,
         entry: &Entry,
-        tar: &mut TarReader<R>,
+        tar: &mut TarReader<Recorder<R>>,
     ) -> Result<(), LayerError> {
         let private = Mode::from_bits_truncate(0o600);
         let device = |kind| {
@@ -402,11 +409,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn file<R: Stream>(
+    fn file<R: Read>(
         &mut self,
         place: &Place<'_>,
         entry: &Entry,
-        tar: &mut TarReader<R>,
+        tar: &mut TarReader<Recorder<R>>,
     ) -> Result<(), LayerError> {
         let limit = self.budget.limits.file_bytes;
         if entry.size > limit {
@@ -426,8 +433,19 @@ impl<'a> Writer<'a> {
         }];
         let extents = entry.extents.as_deref().unwrap_or(&whole);
         let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+        let home = match entry.data.1 {
+            0 => None,
+            _ => {
+                let home = self.homes.of(&file, place.directory.as_fd(), &place.path);
+                self.at(home, FIND_PATH)?
+            }
+        };
         let mut buffer = vec![0; 64 << 10];
         for extent in extents {
+            if let Some((path, inode)) = &home {
+                tar.stream()
+                    .content(path, *inode, extent.offset, extent.length)?;
+            }
             if entry.extents.is_some() {
                 let moved = file.seek(SeekFrom::Start(extent.offset)).map_err(io);
                 self.at(moved, "writing a file")?;

@@ -107,8 +107,8 @@ impl Bed {
         assert_eq!(count("blobs"), blobs, "downloads");
         assert_eq!(
             (count("l"), count("layers")),
-            (layers, layers),
-            "directories and records of layers"
+            (layers, 2 * layers),
+            "directories, records and recipes of layers"
         );
     }
 }

@@ -1,5 +1,8 @@
 //! `image`: the images of the node.
 
+mod import;
+mod save;
+
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -23,6 +26,8 @@ pub async fn run(daemon: &Daemon, command: ImageCommand, json: bool) -> Result<(
         ImageCommand::Ls(args) => list(daemon, args.no_trunc, json).await,
         ImageCommand::Pull(args) => pull(daemon, &args, json).await,
         ImageCommand::Load { archive } => load(daemon, &archive, json).await,
+        ImageCommand::Save(args) => save::run(daemon, &args).await,
+        ImageCommand::Import(args) => import::run(daemon, &args, json).await,
         ImageCommand::Inspect { name } => inspect(daemon, &name).await,
         ImageCommand::Rm { names, force } => remove(daemon, &names, force, json).await,
         ImageCommand::Prune { all, until } => {
