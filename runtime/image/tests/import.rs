@@ -75,7 +75,11 @@ fn a_root_file_system_is_an_image_of_one_layer_however_it_is_packed() {
     );
     let mount = store.snapshot(&image, "s").expect("a snapshot");
     same(
-        &mounted_listing(&mount.overlay_options(), &place.join("m"), true),
+        &mounted_listing(
+            &mount.overlay_options().expect("an overlay"),
+            &place.join("m"),
+            true,
+        ),
         &listing(&place.join("t/a"), true),
     );
     // And it can be saved like any other.
