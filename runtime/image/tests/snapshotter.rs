@@ -16,6 +16,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
+#[expect(clippy::result_large_err, reason = "as in the library")]
 fn open(root: &Path, snapshotter: Option<Snapshotter>) -> Result<Store, ImageError> {
     let options = Options {
         snapshotter,
@@ -327,7 +328,7 @@ fn more_than_the_limit_cannot_be_written() {
         (Snapshotter::Native, "native"),
     ] {
         let store = open(&disk.0.join(name), Some(way)).expect("a store");
-        let image = load(&place, &store, &[layer.clone()]);
+        let image = load(&place, &store, std::slice::from_ref(&layer));
         let limited = store
             .snapshot_within(&image, "limited", Some(8 << 20))
             .expect("a snapshot");

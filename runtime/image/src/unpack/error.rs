@@ -113,6 +113,10 @@ pub(crate) const MAKE_OPAQUE: &str = "setting trusted.overlay.opaque";
 pub(crate) const FIND_PATH: &str = "finding out where its directory is";
 pub(crate) const CHANGE_OWNER: &str = "changing the owner";
 
+/// And two that are done in several places.
+pub(crate) const SET_TIME: &str = "setting the time";
+pub(crate) const WRITE_FILE: &str = "writing a file";
+
 /// What the operator can do about it.
 fn hint(action: &str, errno: Errno) -> &'static str {
     match (action, errno) {

@@ -2,14 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::{
-            ffi::OsStrExt,
-            fs::{DirBuilderExt, MetadataExt},
-        },
+        unix::{ffi::OsStrExt, fs::DirBuilderExt},
     },
     path::{Path, PathBuf},
 };
@@ -45,22 +42,20 @@ impl Homes {
         })
     }
 
-    /// The path of a new file in the layer, without links, and its inode number. `path` is how the
-    /// archive calls it. None where the path is longer than the kernel can tell.
+    /// The path of a new file in the layer, without links. `path` is how the archive calls it. None where
+    /// the path is longer than the kernel can tell.
     pub(super) fn of(
         &mut self,
-        file: &File,
         directory: BorrowedFd<'_>,
         path: &EntryPath,
-    ) -> Result<Option<(EntryPath, u64)>, Errno> {
-        let inode = file.metadata().map_err(errno)?.ino();
+    ) -> Result<Option<EntryPath>, Errno> {
         let Some((parent, name)) = path.split() else {
             return Ok(None);
         };
         if let Some((named, real)) = &self.parent
             && *named == parent
         {
-            return Ok(Some((real.join(name), inode)));
+            return Ok(Some(real.join(name)));
         }
         let found = match path_of(directory) {
             Ok(found) => found,
@@ -80,7 +75,7 @@ impl Homes {
         };
         let home = real.join(name);
         self.parent = Some((parent, real));
-        Ok(Some((home, inode)))
+        Ok(Some(home))
     }
 
     /// Removes `name` in `directory` with all that is below it, as [`tree::remove`] does. The content

@@ -35,6 +35,18 @@ impl Metadata {
         }
     }
 
+    /// Sets everything but the time on an open file, whose `stat` is from before.
+    pub(super) fn apply_to_file(&self, file: impl AsFd, stat: &FileStat) -> Result<(), Errno> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        if (stat.st_uid, stat.st_gid) != (self.uid, self.gid) {
+            unistd::fchown(&file, Some(uid), Some(gid))?;
+        }
+        match self.mode {
+            Some(mode) => stat::fchmod(&file, Mode::from_bits_truncate(mode)),
+            None => Ok(()),
+        }
+    }
+
     /// Sets everything on an open directory.
     pub(super) fn apply_to_directory(&self, directory: impl AsFd) -> Result<(), Errno> {
         let here = OsStr::new(".");

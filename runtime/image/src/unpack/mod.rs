@@ -1,5 +1,6 @@
 //! From a layer blob to a directory that overlayfs can use as it is, or that can be copied.
 
+mod ahead;
 pub(crate) mod apply;
 mod decompress;
 mod error;
@@ -16,6 +17,7 @@ use std::{
     ffi::OsStr,
     io::{self, BufReader, Read},
     path::Path,
+    thread,
 };
 
 use nix::{
@@ -37,9 +39,13 @@ use crate::{
     source::Promised,
     tarball::TarReader,
 };
+use ahead::{Ahead, read_ahead};
 use metadata::Metadata;
 use tree::Tree;
 use writer::{Writer, Written};
+
+/// How much of a blob is read at once, in bytes.
+const BLOB_BUFFER: usize = 128 << 10;
 
 /// What a blob must turn out to be.
 #[derive(Debug, Clone)]
@@ -166,12 +172,33 @@ fn unpack_stream(
     budget: &Budget<'_>,
 ) -> Result<(Unpacked, End), LayerError> {
     let content = Metered {
-        inner: decompress(BufReader::new(blob))?,
+        inner: decompress(BufReader::with_capacity(BLOB_BUFFER, blob))?,
         budget,
     };
+    thread::scope(|scope| {
+        let (content, reading) =
+            read_ahead(scope, HashingReader::new(content)).map_err(LayerError::Read)?;
+        let (written, end) = write(content, root, marks, budget)?;
+        let (diff_id, bytes) = reading.end().finish().map_err(LayerError::of_read)?;
+        let unpacked = Unpacked {
+            implied: written.implied,
+            opaque_root: written.opaque_root,
+            diff_id,
+            bytes,
+        };
+        Ok((unpacked, end))
+    })
+}
+
+/// Writes the entries of a tar stream, and reads it to its end.
+fn write(
+    content: Ahead,
+    root: &Path,
+    marks: Marks,
+    budget: &Budget<'_>,
+) -> Result<(Written, End), LayerError> {
     let kept = Kept::beside(root);
-    let stream = Recorder::new(HashingReader::new(content), &kept.recipe)?;
-    let mut tar = TarReader::new(stream);
+    let mut tar = TarReader::new(Recorder::new(content, &kept.recipe)?);
     let mut writer = Writer::new(root, marks, &kept.replaced, budget)?;
     let mut entries = 0;
     while let Some(entry) = tar.next_entry()? {
@@ -179,23 +206,13 @@ fn unpack_stream(
         writer.apply(&entry, &mut tar)?;
         entries += 1;
     }
-    let Written {
-        implied,
-        opaque_root,
-    } = writer.finish()?;
+    let written = writer.finish()?;
     let end = match tar.is_ended() {
         true => End::Marked,
         false => End::Missing { entries },
     };
-    let stream = tar.into_inner().finish()?;
-    let (diff_id, bytes) = stream.finish().map_err(LayerError::of_read)?;
-    let unpacked = Unpacked {
-        implied,
-        opaque_root,
-        diff_id,
-        bytes,
-    };
-    Ok((unpacked, end))
+    tar.into_inner().finish()?;
+    Ok((written, end))
 }
 
 /// Gives directories that the archive does not describe the owner, mode, time and attributes that they have in the

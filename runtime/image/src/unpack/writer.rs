@@ -10,18 +10,22 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    rc::Rc,
 };
 
 use nix::{
     errno::Errno,
     fcntl::{self, AtFlags, OFlag},
-    sys::stat::{self, FchmodatFlags, FileStat, Mode, SFlag},
+    sys::{
+        stat::{self, FchmodatFlags, FileStat, Mode, SFlag},
+        time::TimeSpec,
+    },
     unistd,
 };
 
 use super::{
     EntryPath, LayerError, Marks, display,
-    error::{CHANGE_OWNER, FIND_PATH, MAKE_DEVICE, SET_XATTR},
+    error::{CHANGE_OWNER, FIND_PATH, MAKE_DEVICE, SET_TIME, SET_XATTR, WRITE_FILE},
     home::Homes,
     marks,
     metadata::{Metadata, set_times},
@@ -42,7 +46,7 @@ const AUFS: &[u8] = b".wh..wh.";
 /// Where an entry goes: an open directory and a name in it.
 struct Place<'a> {
     path: EntryPath,
-    directory: OwnedFd,
+    directory: Rc<OwnedFd>,
     name: &'a OsStr,
 }
 
@@ -68,7 +72,14 @@ pub(super) struct Writer<'a> {
     opaque_root: bool,
     /// The entry being written, for messages.
     current: String,
+    /// The directory of the entry before, which most often is that of the next one too.
+    directory: Option<(EntryPath, Rc<OwnedFd>)>,
+    /// For the content of files.
+    buffer: Vec<u8>,
 }
+
+/// Bytes of a file that are written at once.
+const BUFFER: usize = 64 << 10;
 
 impl<'a> Writer<'a> {
     /// Files that are replaced go to the directory `replaced`, which is made for the first one.
@@ -95,6 +106,8 @@ impl<'a> Writer<'a> {
             times: BTreeMap::new(),
             opaque_root: false,
             current: String::new(),
+            directory: None,
+            buffer: vec![0; BUFFER],
         })
     }
 
@@ -109,7 +122,11 @@ impl<'a> Writer<'a> {
         let Some((parent, name)) = path.split() else {
             return self.root(entry);
         };
-        let directory = self.parent(&parent)?;
+        let directory = match self.directory.take() {
+            Some((path, directory)) if path == parent => directory,
+            _ => Rc::new(self.parent(&parent)?),
+        };
+        self.directory = Some((parent.clone(), Rc::clone(&directory)));
         if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
             return self.whiteout(&parent, &directory, name, OsStr::from_bytes(hidden));
         }
@@ -118,8 +135,10 @@ impl<'a> Writer<'a> {
             directory,
             name,
         };
-        if entry.kind == Kind::HardLink {
-            return self.hard_link(&place, entry);
+        match entry.kind {
+            Kind::HardLink => return self.hard_link(&place, entry),
+            Kind::File => return self.file(&place, entry, tar),
+            _ => {}
         }
         let existing = self.at(tree::look(&place.directory, name), "looking at the name")?;
         if entry.kind == Kind::Directory {
@@ -128,7 +147,7 @@ impl<'a> Writer<'a> {
             self.implied.remove(&path);
         } else {
             self.clear(&place, existing)?;
-            self.node(&place, entry, tar)?;
+            self.node(&place, entry)?;
         }
         self.attributes(&place.directory, name, entry)
     }
@@ -232,7 +251,7 @@ impl<'a> Writer<'a> {
                 }
                 let place = Place {
                     path: next.clone(),
-                    directory,
+                    directory: Rc::new(directory),
                     name,
                 };
                 self.directory(&place, existing)?;
@@ -289,6 +308,8 @@ impl<'a> Writer<'a> {
         let Some(existing) = existing else {
             return Ok(());
         };
+        // It may be that directory, or a link to it.
+        self.directory = None;
         if tree::file_type(&existing) == SFlag::S_IFDIR {
             // Only these are looked at: an archive may do this for each of a million directories.
             let below = place.path.below();
@@ -376,20 +397,14 @@ impl<'a> Writer<'a> {
         self.at(linked, "making a hard link")
     }
 
-    /// Makes anything but a directory or a hard link, where nothing is.
-    fn node<R: Read>(
-        &mut self,
-        place: &Place<'_>,
-        entry: &Entry,
-        tar: &mut TarReader<Recorder<R>>,
-    ) -> Result<(), LayerError> {
+    /// Makes a link, a FIFO or a device, where nothing is.
+    fn node(&self, place: &Place<'_>, entry: &Entry) -> Result<(), LayerError> {
         let private = Mode::from_bits_truncate(0o600);
         let device = |kind| {
             let number = stat::makedev(entry.device.0.into(), entry.device.1.into());
             stat::mknodat(&place.directory, place.name, kind, private, number)
         };
         match entry.kind {
-            Kind::File => self.file(place, entry, tar),
             Kind::Symlink => {
                 let target = OsStr::from_bytes(&entry.link);
                 let made = unistd::symlinkat(target, &place.directory, place.name);
@@ -405,10 +420,13 @@ impl<'a> Writer<'a> {
             ),
             Kind::CharDevice => self.at(device(SFlag::S_IFCHR), MAKE_DEVICE),
             Kind::BlockDevice => self.at(device(SFlag::S_IFBLK), MAKE_DEVICE),
-            Kind::Directory | Kind::HardLink => self.refuse("an entry of an unexpected kind"),
+            Kind::File | Kind::Directory | Kind::HardLink => {
+                self.refuse("an entry of an unexpected kind")
+            }
         }
     }
 
+    /// Makes a file. Much of a layer is small files, so as few system calls as can be go to each.
     fn file<R: Read>(
         &mut self,
         place: &Place<'_>,
@@ -422,11 +440,43 @@ impl<'a> Writer<'a> {
                 limit,
             });
         }
+        let file = self.new_file(place)?;
+        let found = self.at(stat::fstat(&file), "looking at a new file")?;
+        self.content(&file, &found, place, entry, tar)?;
+        let metadata = metadata_of(entry);
+        self.at(metadata.apply_to_file(&file, &found), CHANGE_OWNER)?;
+        self.xattrs(&place.directory, place.name, entry)?;
+        let (seconds, nanoseconds) = entry.mtime;
+        let time = TimeSpec::new(seconds, nanoseconds.into());
+        self.at(stat::futimens(&file, &time, &time), SET_TIME)
+    }
+
+    /// Opens a file that was not there; most are not.
+    fn new_file(&mut self, place: &Place<'_>) -> Result<File, LayerError> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let private = Mode::from_bits_truncate(0o600);
-        let made = fcntl::openat(&place.directory, place.name, flags, private);
-        let mut file = File::from(self.at(made, "making a file")?);
+        let make = || fcntl::openat(&place.directory, place.name, flags, private);
+        let made = match make() {
+            Err(Errno::EEXIST) => {
+                let existing = tree::look(&place.directory, place.name);
+                let existing = self.at(existing, "looking at the name")?;
+                self.clear(place, existing)?;
+                make()
+            }
+            made => made,
+        };
+        self.at(made, "making a file").map(File::from)
+    }
+
+    fn content<R: Read>(
+        &mut self,
+        mut file: &File,
+        found: &FileStat,
+        place: &Place<'_>,
+        entry: &Entry,
+        tar: &mut TarReader<Recorder<R>>,
+    ) -> Result<(), LayerError> {
         let whole = [Extent {
             offset: 0,
             length: entry.size,
@@ -436,39 +486,36 @@ impl<'a> Writer<'a> {
         let home = match entry.data.1 {
             0 => None,
             _ => {
-                let home = self.homes.of(&file, place.directory.as_fd(), &place.path);
+                let home = self.homes.of(place.directory.as_fd(), &place.path);
                 self.at(home, FIND_PATH)?
             }
         };
-        let mut buffer = vec![0; 64 << 10];
         for extent in extents {
-            if let Some((path, inode)) = &home {
+            if let Some(path) = &home {
                 tar.stream()
-                    .content(path, *inode, extent.offset, extent.length)?;
+                    .content(path, found.st_ino, extent.offset, extent.length)?;
             }
             if entry.extents.is_some() {
                 let moved = file.seek(SeekFrom::Start(extent.offset)).map_err(io);
-                self.at(moved, "writing a file")?;
+                self.at(moved, WRITE_FILE)?;
             }
             let mut left = extent.length;
             while left > 0 {
-                let want = left.min(buffer.len() as u64) as usize;
-                let count = tar.read_data(&mut buffer[..want])?;
+                let want = left.min(self.buffer.len() as u64) as usize;
+                let count = tar.read_data(&mut self.buffer[..want])?;
                 if count == 0 {
                     return Err(TarError::Truncated {
                         offset: entry.data.0,
                     }
                     .into());
                 }
-                self.at(
-                    file.write_all(&buffer[..count]).map_err(io),
-                    "writing a file",
-                )?;
+                let written = file.write_all(&self.buffer[..count]).map_err(io);
+                self.at(written, WRITE_FILE)?;
                 left -= count as u64;
             }
         }
         if entry.extents.is_some() {
-            self.at(file.set_len(entry.size).map_err(io), "writing a file")?;
+            self.at(file.set_len(entry.size).map_err(io), WRITE_FILE)?;
         }
         Ok(())
     }
@@ -481,14 +528,17 @@ impl<'a> Writer<'a> {
         name: &OsStr,
         entry: &Entry,
     ) -> Result<(), LayerError> {
-        let metadata = Metadata {
-            uid: entry.uid,
-            gid: entry.gid,
-            mode: (entry.kind != Kind::Symlink).then_some(entry.mode),
-            mtime: entry.mtime,
-        };
+        let metadata = metadata_of(entry);
         self.at(metadata.set_owner(&directory, name), CHANGE_OWNER)?;
         self.at(metadata.set_mode(&directory, name), "setting the mode")?;
+        self.xattrs(&directory, name, entry)?;
+        if entry.kind == Kind::Directory {
+            return Ok(());
+        }
+        self.at(set_times(&directory, name, entry.mtime), SET_TIME)
+    }
+
+    fn xattrs(&self, directory: impl AsFd, name: &OsStr, entry: &Entry) -> Result<(), LayerError> {
         for (attribute, value) in &entry.xattrs {
             if attribute.starts_with(b"trusted.overlay.") || attribute.starts_with(b"user.overlay.")
             {
@@ -501,9 +551,15 @@ impl<'a> Writer<'a> {
             }
             self.at(xattr::set(&directory, name, attribute, value), SET_XATTR)?;
         }
-        if entry.kind == Kind::Directory {
-            return Ok(());
-        }
-        self.at(set_times(&directory, name, entry.mtime), "setting the time")
+        Ok(())
+    }
+}
+
+fn metadata_of(entry: &Entry) -> Metadata {
+    Metadata {
+        uid: entry.uid,
+        gid: entry.gid,
+        mode: (entry.kind != Kind::Symlink).then_some(entry.mode),
+        mtime: entry.mtime,
     }
 }
