@@ -95,7 +95,11 @@ impl Store {
             saved,
             damage: None,
         };
-        let written = write(&entry.config_path(), config).and_then(|()| entry.save());
+        // Nobody reads the configuration before the state is there.
+        let path = entry.config_path();
+        let written = step("write", &path)
+            .and_then(|()| fs::write(&path, config).map_err(OciError::file("write", &path)))
+            .and_then(|()| entry.save());
         match written {
             Ok(()) => Ok(entry),
             Err(error) => {
@@ -258,7 +262,9 @@ impl Entry {
     /// The configuration that it was created with.
     pub fn spec(&self) -> Result<Spec, OciError> {
         let path = self.config_path();
-        bundle::parse(&path, &bundle::read(&path)?)
+        let text = bundle::read(&path)?;
+        let (spec, _) = bundle::parse_known(&path, &text, bundle::OF_SPEC)?; // told when it was created
+        Ok(spec)
     }
 
     /// Where its process waits for the word to start.

@@ -69,11 +69,13 @@ fn destroy_in(
 ) -> Result<(), OciError> {
     let id = &entry.saved.id;
     let first = entry.process()?;
+    let mut killed = false;
     if let Some(cgroup) = &cgroup
         && holds(cgroup, entry, first.as_ref().map(|(pid, _)| *pid))?
     {
         // Frozen processes too, which by a signal alone would not end.
         cgroup.kill()?;
+        killed = true; // all of them, and has waited for their end
     }
     if let Some((_, pidfd)) = first {
         process::signal(&pidfd, libc::SIGKILL)?;
@@ -96,7 +98,7 @@ fn destroy_in(
     let Some(cgroup) = cgroup else {
         return Ok(());
     };
-    let pids = left(&cgroup)?;
+    let pids = if killed { Vec::new() } else { left(&cgroup)? };
     match &entry.damage {
         _ if pids.is_empty() => Ok(cgroup.delete()?),
         Some(reason) => Err(OciError::Unknown {
