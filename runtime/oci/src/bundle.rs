@@ -69,7 +69,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     }
     let name = format!("/proc/self/fd/{}", place.as_raw_fd());
     let file = File::open(name).map_err(OciError::file("open", path))?;
-    limited(file, path)
+    let expected = data.len().min(MAX_CONFIG) as usize;
+    fill(Vec::with_capacity(expected + 1), file, path) // one more, to see the end
 }
 
 /// A file that the caller names, who may mean a pipe.
@@ -80,7 +81,10 @@ pub fn read_any(path: &Path) -> Result<Vec<u8>, OciError> {
 
 /// A stream of a sane size.
 pub fn limited(stream: impl Read, path: &Path) -> Result<Vec<u8>, OciError> {
-    let mut text = Vec::new();
+    fill(Vec::new(), stream, path)
+}
+
+fn fill(mut text: Vec<u8>, stream: impl Read, path: &Path) -> Result<Vec<u8>, OciError> {
     stream
         .take(MAX_CONFIG + 1)
         .read_to_end(&mut text)

@@ -96,10 +96,7 @@ impl Store {
             damage: None,
         };
         // Nobody reads the configuration before the state is there.
-        let path = entry.config_path();
-        let written = step("write", &path)
-            .and_then(|()| fs::write(&path, config).map_err(OciError::file("write", &path)))
-            .and_then(|()| entry.save());
+        let written = write(&entry.config_path(), config).and_then(|()| entry.save());
         match written {
             Ok(()) => Ok(entry),
             Err(error) => {
@@ -182,6 +179,7 @@ fn read_state(id: &str, directory: &Path) -> (Saved, Option<String>) {
         Err(OciError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return (half_made(id), None);
         }
+        Ok(text) if text.is_empty() => return (half_made(id), None),
         result => result.and_then(|text| bundle::parse::<Saved>(&path, &text)),
     };
     match saved {
@@ -236,6 +234,7 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Writes the state down. What comes later may only add to it.
     pub fn save(&self) -> Result<(), OciError> {
         let path = self.directory.join("state.json");
         let json = serde_json::to_vec(&self.saved).map_err(|error| OciError::Json {
@@ -327,15 +326,17 @@ impl Saved {
     }
 }
 
-/// So that whoever reads finds the old content or the new. The directory is on a tmpfs as a rule:
-/// it need not survive the machine.
+/// In one write of a file that is never made shorter, which a process that is killed has done or has
+/// not: what is there is nothing yet, the old content or the new. The directory is on a tmpfs as a
+/// rule: it need not survive the machine. Others do not read without the lock.
 fn write(path: &Path, content: &[u8]) -> Result<(), OciError> {
-    let new = path.with_extension("new");
-    step("write", path)?;
-    let written = File::create(&new)
-        .and_then(|mut file| file.write_all(content))
-        .and_then(|()| Ok(fault::step("rename")?))
-        .and_then(|()| fs::rename(&new, path));
+    step("make file", path)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let written = options.open(path).and_then(|mut file| {
+        fault::step("write")?;
+        file.write_all(content)
+    });
     written.map_err(OciError::file("write", path))
 }
 
@@ -433,6 +434,13 @@ mod tests {
         fs::create_dir(root.path().join("half")).expect("mkdir");
         store
             .get("half")
+            .expect("an entry")
+            .forget()
+            .expect("forgotten");
+        fs::create_dir(root.path().join("empty")).expect("mkdir");
+        fs::write(root.path().join("empty/state.json"), "").expect("write");
+        store
+            .get("empty")
             .expect("an entry")
             .forget()
             .expect("forgotten");

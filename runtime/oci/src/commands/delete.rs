@@ -52,20 +52,22 @@ pub fn delete_known(
     spec: &Spec,
     cgroup: Option<Cgroup>,
 ) -> Result<(), OciError> {
-    destroy_in(context, &entry, cgroup)?;
+    destroy_in(context, &entry, cgroup, Some(spec))?;
     run_poststop(context, spec, &entry);
     entry.forget()
 }
 
 /// Kills the container's processes and removes its cgroup.
 pub fn destroy(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
-    destroy_in(context, entry, cgroup(context, entry)?)
+    let spec = entry.spec().ok();
+    destroy_in(context, entry, cgroup(context, entry)?, spec.as_ref())
 }
 
 fn destroy_in(
     context: &Context<'_>,
     entry: &Entry,
     cgroup: Option<Cgroup>,
+    spec: Option<&Spec>,
 ) -> Result<(), OciError> {
     let id = &entry.saved.id;
     let first = entry.process()?;
@@ -88,8 +90,8 @@ fn destroy_in(
             });
         }
     }
-    if let Ok(spec) = entry.spec() {
-        container::rdt::remove(&spec, id)?;
+    if let Some(spec) = spec {
+        container::rdt::remove(spec, id)?;
     }
     if let Some(unit) = &entry.saved.unit {
         // Also when its cgroup is gone: one that failed is remembered.
