@@ -137,7 +137,7 @@ fn on_a_read_only_mount() {
     child.wait().expect("wait");
 }
 
-/// With the libraries in it, it still is loaded at an address of chance, and no loader is asked for.
+/// With the libraries in it, it still is loaded at a random address, and no loader is asked for.
 #[cfg(entry)]
 #[test]
 fn one_file_for_any_address() {
