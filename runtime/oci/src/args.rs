@@ -1,6 +1,7 @@
 //! The command line. Options may stand before and after the container's id.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// `runc --version` has these lines, which clients read: Docker looks for the word "version".
@@ -14,6 +15,61 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Adds the arguments of a command.
+type Augment = fn(clap::Command) -> clap::Command;
+
+/// The commands that clients call for each container.
+const FREQUENT: [(&str, Augment); 7] = [
+    ("create", Create::augment_args),
+    ("start", Id::augment_args),
+    ("run", Run::augment_args),
+    ("state", Id::augment_args),
+    ("kill", Kill::augment_args),
+    ("delete", Delete::augment_args),
+    ("exec", Exec::augment_args),
+];
+
+/// The others.
+const RARE: [&str; 8] = [
+    "ps", "list", "pause", "resume", "update", "events", "spec", "features",
+];
+
+impl Cli {
+    /// The command line of this process; an error is for who called it.
+    pub fn of_process() -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        match Self::frequent(&words) {
+            Some(cli) => Ok(cli),
+            None => Self::try_parse_from(words),
+        }
+    }
+
+    /// As `try_parse_from`, for a frequent command without mistakes: what all the other commands
+    /// may be told costs a sixth of a millisecond to describe, so only those are described whose
+    /// names are among the words.
+    fn frequent(words: &[OsString]) -> Option<Self> {
+        if RARE
+            .iter()
+            .any(|name| words.iter().any(|word| word == name))
+        {
+            return None;
+        }
+        let mut command = Global::augment_args(clap::Command::new("fairlead-oci"));
+        for (name, augment) in FREQUENT {
+            if words.iter().any(|word| word == name) {
+                command = command.subcommand(augment(clap::Command::new(name)));
+            }
+        }
+        // Who wants help gets an error here, and then all of it.
+        let command = command.disable_help_flag(true).subcommand_required(true);
+        let mut matches = command.try_get_matches_from(words).ok()?;
+        Some(Self {
+            global: Global::from_arg_matches_mut(&mut matches).ok()?,
+            command: Command::from_arg_matches_mut(&mut matches).ok()?,
+        })
+    }
 }
 
 /// Options of every command.
@@ -332,4 +388,69 @@ pub struct Update {
     /// How many processes and threads there may be
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub pids_limit: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn each_command_is_frequent_or_rare() {
+        let all = Cli::command();
+        let mut all: Vec<_> = all.get_subcommands().map(clap::Command::get_name).collect();
+        let frequent = FREQUENT.iter().map(|(name, _)| *name);
+        let mut known: Vec<_> = frequent.chain(RARE).collect();
+        all.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(all, known);
+    }
+
+    #[test]
+    fn the_short_way_reads_the_same() {
+        let words = |line: &str| {
+            let words = line.split_whitespace().map(OsString::from);
+            std::iter::once("fairlead-oci".into())
+                .chain(words)
+                .collect::<Vec<_>>()
+        };
+        for line in [
+            "run c",
+            "--root run run --bundle exec c",
+            "--log f --log-format json --systemd-cgroup create --bundle /b --pid-file p c",
+            "run -d c --debug --cgroup-manager disabled --keep",
+            "start c",
+            "state --root /r c",
+            "kill --all c KILL",
+            "kill c",
+            "delete --force c",
+            "exec -t -e A=B --user 1:2 c ls -h --help --version",
+            "exec --process /p -d --pid-file p c",
+            "exec c run exec create",
+            "exec -- c -x",
+        ] {
+            let words = words(line);
+            let short = Cli::frequent(&words).expect(line);
+            let full = Cli::try_parse_from(&words).expect(line);
+            assert_eq!(format!("{short:?}"), format!("{full:?}"), "{line}");
+        }
+        for line in [
+            "",
+            "c",
+            "run",
+            "run c d",
+            "run --what c",
+            "exec c -h",
+            "run --help",
+            "--version",
+            "--version run c",
+            "-h",
+            "list",
+            "features",
+            "exec c ps",
+            "runs c",
+        ] {
+            assert!(Cli::frequent(&words(line)).is_none(), "{line}");
+        }
+    }
 }

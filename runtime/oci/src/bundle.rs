@@ -1,8 +1,10 @@
 //! A bundle: the directory with `config.json` (bundle.md).
 
 use crate::error::OciError;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, Spec};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -12,11 +14,16 @@ use std::path::{Path, PathBuf};
 /// Far more than any configuration; larger files are refused rather than read into memory.
 const MAX_CONFIG: u64 = 16 << 20;
 
+/// Where a configuration has its capabilities.
+pub const OF_SPEC: &str = "/process/capabilities";
+
 pub struct Bundle {
     pub directory: PathBuf,
     pub spec: Spec,
     /// The text of the configuration.
     pub text: Vec<u8>,
+    /// What is asked for and nobody knows: capabilities by name.
+    pub unknown: Vec<String>,
 }
 
 impl Bundle {
@@ -26,11 +33,12 @@ impl Bundle {
             .map_err(OciError::file("open bundle", directory))?;
         let path = directory.join("config.json");
         let text = read(&path)?;
-        let spec = parse(&path, &text)?;
+        let (spec, unknown) = parse_known(&path, &text, OF_SPEC)?;
         Ok(Self {
             directory,
             spec,
             text,
+            unknown,
         })
     }
 
@@ -61,7 +69,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     }
     let name = format!("/proc/self/fd/{}", place.as_raw_fd());
     let file = File::open(name).map_err(OciError::file("open", path))?;
-    limited(file, path)
+    let expected = data.len().min(MAX_CONFIG) as usize;
+    fill(Vec::with_capacity(expected + 1), file, path) // one more, to see the end
 }
 
 /// A file that the caller names, who may mean a pipe.
@@ -72,7 +81,10 @@ pub fn read_any(path: &Path) -> Result<Vec<u8>, OciError> {
 
 /// A stream of a sane size.
 pub fn limited(stream: impl Read, path: &Path) -> Result<Vec<u8>, OciError> {
-    let mut text = Vec::new();
+    fill(Vec::new(), stream, path)
+}
+
+fn fill(mut text: Vec<u8>, stream: impl Read, path: &Path) -> Result<Vec<u8>, OciError> {
     stream
         .take(MAX_CONFIG + 1)
         .read_to_end(&mut text)
@@ -94,6 +106,61 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, OciErro
     })
 }
 
+/// As [`parse`], without the capabilities that have no known name, and these names: the
+/// specification wants them left out with a warning (config.md, "Linux Process", `capabilities`), as
+/// other kernels may have them. `sets` is where they are (RFC 6901).
+pub fn parse_known<T: DeserializeOwned>(
+    path: &Path,
+    text: &[u8],
+    sets: &str,
+) -> Result<(T, Vec<String>), OciError> {
+    let error = match serde_json::from_slice(text) {
+        Ok(all) => return Ok((all, Vec::new())),
+        Err(error) => error,
+    };
+    // Rare enough for a second look at all of it.
+    let mut known: Option<Value> = serde_json::from_slice(text).ok();
+    let sets = known.as_mut().and_then(|known| known.pointer_mut(sets));
+    let mut unknown: Vec<String> = Vec::new();
+    for (_, set) in sets.and_then(Value::as_object_mut).into_iter().flatten() {
+        let Some(set) = set.as_array_mut() else {
+            continue;
+        };
+        set.retain(|name| match name {
+            Value::String(text) if Capability::deserialize(name).is_err() => {
+                unknown.push(text.clone());
+                false
+            }
+            _ => true,
+        });
+    }
+    unknown.sort();
+    unknown.dedup();
+    match known {
+        Some(known) if !unknown.is_empty() => {
+            Ok((parse(path, known.to_string().as_bytes())?, unknown))
+        }
+        _ => Err(OciError::Json {
+            path: path.into(),
+            reason: explain::<T>(text, &error),
+        }),
+    }
+}
+
+/// What to say of such names: somebody else's, of any number and length.
+pub fn warning(unknown: &[String]) -> Option<String> {
+    const SHOWN: usize = 8;
+    let short = |name: &String| format!("{:?}", name.chars().take(64).collect::<String>());
+    let mut names: Vec<String> = unknown.iter().take(SHOWN).map(short).collect();
+    if unknown.len() > SHOWN {
+        names.push(format!("{} more", unknown.len() - SHOWN));
+    }
+    (!names.is_empty()).then(|| {
+        let names = names.join(", ");
+        format!("process.capabilities: not known here, and left out: {names}")
+    })
+}
+
 /// The error with the name of the field, which to find takes a second look.
 fn explain<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> String {
     if [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"]
@@ -109,5 +176,42 @@ fn explain<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> Strin
             format!("{}: {}", found.path(), found.inner())
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_capabilities() {
+        let read = |text: &str| {
+            let path = Path::new("config.json");
+            parse_known::<Spec>(path, text.as_bytes(), OF_SPEC)
+        };
+        let config = |names: &str| {
+            format!(
+                r#"{{"ociVersion":"1.0.0","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},
+                "capabilities":{{"bounding":[{names}],"permitted":[{names}]}}}}}}"#
+            )
+        };
+        let (_, unknown) = read(&config(r#""CAP_KILL""#)).expect("valid");
+        assert!(unknown.is_empty() && warning(&unknown).is_none());
+        let (spec, unknown) = read(&config(r#""CAP_KILL","CAP_NO","","cap_no""#)).expect("valid");
+        assert_eq!(unknown, ["", "CAP_NO", "cap_no"]);
+        let process = spec.process().as_ref().expect("process");
+        let sets = process.capabilities().as_ref().expect("capabilities");
+        assert_eq!(sets.bounding().as_ref().map(|set| set.len()), Some(1));
+        // Other mistakes beside them are still told, by their field.
+        let wrong = config(r#""CAP_NO""#).replace("\"cwd\":\"/\"", "\"cwd\":5");
+        let error = read(&wrong).expect_err("refused").to_string();
+        assert!(error.contains("process.cwd"), "{error}");
+        let error = read(&config("7")).expect_err("refused").to_string();
+        assert!(error.contains("capabilities"), "{error}");
+        let many: Vec<String> = (0..1000)
+            .map(|n| format!("{n}{}", "x".repeat(999)))
+            .collect();
+        let said = warning(&many).expect("a warning");
+        assert!(said.len() < 1000 && said.ends_with("992 more"), "{said}");
     }
 }

@@ -7,6 +7,8 @@
 mod args;
 mod bundle;
 mod commands;
+#[cfg(entry)]
+mod entry;
 mod error;
 mod lock;
 mod log;
@@ -16,13 +18,12 @@ mod time;
 mod tty;
 
 use args::{Cli, Command};
-use clap::Parser;
 use error::OciError;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let protected = protect();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of_process() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print(); // a closed stderr hears nothing

@@ -95,6 +95,7 @@ impl Store {
             saved,
             damage: None,
         };
+        // Nobody reads the configuration before the state is there.
         let written = write(&entry.config_path(), config).and_then(|()| entry.save());
         match written {
             Ok(()) => Ok(entry),
@@ -178,6 +179,7 @@ fn read_state(id: &str, directory: &Path) -> (Saved, Option<String>) {
         Err(OciError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return (half_made(id), None);
         }
+        Ok(text) if text.is_empty() => return (half_made(id), None),
         result => result.and_then(|text| bundle::parse::<Saved>(&path, &text)),
     };
     match saved {
@@ -232,6 +234,7 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Writes the state down. What comes later may only add to it.
     pub fn save(&self) -> Result<(), OciError> {
         let path = self.directory.join("state.json");
         let json = serde_json::to_vec(&self.saved).map_err(|error| OciError::Json {
@@ -258,7 +261,9 @@ impl Entry {
     /// The configuration that it was created with.
     pub fn spec(&self) -> Result<Spec, OciError> {
         let path = self.config_path();
-        bundle::parse(&path, &bundle::read(&path)?)
+        let text = bundle::read(&path)?;
+        let (spec, _) = bundle::parse_known(&path, &text, bundle::OF_SPEC)?; // told when it was created
+        Ok(spec)
     }
 
     /// Where its process waits for the word to start.
@@ -321,15 +326,17 @@ impl Saved {
     }
 }
 
-/// So that whoever reads finds the old content or the new. The directory is on a tmpfs as a rule:
-/// it need not survive the machine.
+/// In one write of a file that is never made shorter, which a process that is killed has done or has
+/// not: what is there is nothing yet, the old content or the new. The directory is on a tmpfs as a
+/// rule: it need not survive the machine. Others do not read without the lock.
 fn write(path: &Path, content: &[u8]) -> Result<(), OciError> {
-    let new = path.with_extension("new");
-    step("write", path)?;
-    let written = File::create(&new)
-        .and_then(|mut file| file.write_all(content))
-        .and_then(|()| Ok(fault::step("rename")?))
-        .and_then(|()| fs::rename(&new, path));
+    step("make file", path)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let written = options.open(path).and_then(|mut file| {
+        fault::step("write")?;
+        file.write_all(content)
+    });
     written.map_err(OciError::file("write", path))
 }
 
@@ -427,6 +434,13 @@ mod tests {
         fs::create_dir(root.path().join("half")).expect("mkdir");
         store
             .get("half")
+            .expect("an entry")
+            .forget()
+            .expect("forgotten");
+        fs::create_dir(root.path().join("empty")).expect("mkdir");
+        fs::write(root.path().join("empty/state.json"), "").expect("write");
+        store
+            .get("empty")
             .expect("an entry")
             .forget()
             .expect("forgotten");

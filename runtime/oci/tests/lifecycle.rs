@@ -442,3 +442,38 @@ fn what_it_can_do() {
     assert!(bundle.oci(&["--version"]).ok().contains("spec: 1.3.0"));
     bundle.oci(&["spec"]).refused(&["config.json"]); // it is there already
 }
+
+/// The specification: what is no capability of the kernel is a warning and no error.
+#[test]
+fn capabilities_that_nobody_knows() {
+    let bundle = Bundle::new("unknown-caps");
+    let sets = |names: &[&str]| {
+        json!({ "bounding": names, "effective": names, "permitted": names,
+            "inheritable": [], "ambient": [] })
+    };
+    let named = sets(&["CAP_KILL", "CAP_FUTURE", "CAP_CHOWN"]);
+    bundle.change(json!({ "process": { "capabilities": named } }));
+    bundle.script("grep CapEff /proc/self/status");
+    let said = bundle.oci(&["run", "c"]);
+    assert!(said.ok().ends_with("0000000000000021"), "{said:?}");
+    assert_eq!(said.stderr.matches("CAP_FUTURE").count(), 1, "{said:?}");
+    assert!(said.stderr.contains("left out"), "{said:?}");
+    assert!(!said.stderr.contains("CAP_KILL"), "{said:?}");
+
+    bundle.args(&["/bin/sleep", "600"]);
+    assert_eq!(bundle.create("c", &[]).code, 0);
+    bundle.oci(&["start", "c"]).ok();
+    let file = bundle.dir.path().join("process.json");
+    let process = json!({ "cwd": "/", "user": { "uid": 0, "gid": 0 },
+        "args": ["/bin/grep", "CapEff", "/proc/self/status"],
+        "capabilities": sets(&["CAP_KILL", "what\nis this"]) });
+    fs::write(&file, process.to_string()).expect("write");
+    let said = bundle.oci(&["exec", "--process", file.to_str().expect("utf-8"), "c"]);
+    assert!(said.ok().ends_with("0000000000000020"), "{said:?}");
+    assert!(said.stderr.contains("what\\nis this"), "{said:?}");
+    // What the container was created with says nothing more.
+    let said = bundle.oci(&["exec", "c", "/bin/true"]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    bundle.oci(&["delete", "--force", "c"]).ok();
+    bundle.assert_clean();
+}

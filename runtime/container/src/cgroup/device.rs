@@ -58,12 +58,17 @@ fn apply_v1(dir: &Dir, filter: &Filter, rules: &[LinuxDeviceCgroup]) -> Result<(
         };
         dir.write(file, line)
     };
-    // Of a list of what is denied the kernel does not tell the entries.
-    let current = Filter::of_list(&dir.read("devices.list")?);
-    let Some(current) = current.filter(|_| !filter.allow) else {
+    if filter.allow {
         return rules
             .iter()
             .try_for_each(|rule| write(rule.allow(), &line(rule)?));
+    }
+    // Of a list of what is denied the kernel does not tell the entries.
+    let Some(current) = Filter::of_list(&dir.read("devices.list")?) else {
+        // What the rules come to: there may be several for a device.
+        write(false, "a")?;
+        let lines = filter.exceptions.iter().map(Exception::line);
+        return dir.write_each("devices.allow", lines);
     };
     // Only the difference: what stays allowed is never denied in between.
     let added = filter.exceptions.iter().map(|e| (true, *e, &current));

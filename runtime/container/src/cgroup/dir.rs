@@ -97,6 +97,10 @@ impl Dir {
     /// The names of its child cgroups.
     pub fn children(&self) -> Result<Vec<PathBuf>> {
         let failed = |errno| file_error("read", &self.path, None, errno);
+        // A cgroup has one link more for each child (`kernfs_refresh_inode` of the kernel).
+        if sys::fstat(&self.fd).map_err(failed)?.st_nlink == 2 {
+            return Ok(Vec::new());
+        }
         let fd = self
             .lookup(Path::new("."), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
             .map_err(failed)?;
@@ -140,14 +144,30 @@ impl Dir {
     /// Writes a value at once, as the kernel wants it. A missing file is never made: it is a
     /// controller that is missing.
     pub fn write(&self, file: &str, value: &str) -> Result<()> {
-        let failed = |errno| file_error("write", &self.path.join(file), Some(value), errno);
-        let fd = self
-            .lookup(Path::new(file), OFlag::O_WRONLY)
-            .map_err(failed)?;
-        fault::step("write in cgroup").map_err(failed)?;
-        File::from(fd)
-            .write_all(value.as_bytes())
-            .map_err(|error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
+        self.write_each(file, [value])
+    }
+
+    /// As [`Dir::write`], several values one after the other.
+    pub fn write_each(
+        &self,
+        file: &str,
+        values: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<()> {
+        let mut open = None;
+        for value in values {
+            let value = value.as_ref();
+            let failed = |errno| file_error("write", &self.path.join(file), Some(value), errno);
+            if open.is_none() {
+                let fd = self.lookup(Path::new(file), OFlag::O_WRONLY);
+                open = Some(File::from(fd.map_err(failed)?));
+            }
+            let Some(stream) = &mut open else { continue };
+            fault::step("write in cgroup").map_err(failed)?;
+            stream.write_all(value.as_bytes()).map_err(|error| {
+                failed(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+            })?;
+        }
+        Ok(())
     }
 
     /// One of its files, open.

@@ -66,12 +66,14 @@ impl Layout {
         let path = Path::new("/proc/self/mountinfo");
         let mountinfo =
             sys::read_file(path).map_err(|errno| file_error("read", path, None, errno))?;
-        let mut layout = Self::parse(&mountinfo);
-        layout.hierarchies.retain_mut(|hierarchy| {
-            // A mount may be hidden by a later one on the same place.
+        let layout = Self::select(&mountinfo, |device, hierarchy| {
+            // A mount may be hidden by a later one on the same place, or further up.
             let Ok(root) = Dir::mount(hierarchy) else {
                 return false;
             };
+            if !sys::fstat(&root).is_ok_and(|found| device == device_of(&found)) {
+                return false;
+            }
             if hierarchy.version == Version::V2 {
                 let list = root.read("cgroup.controllers").unwrap_or_default();
                 hierarchy.controllers = list.split_whitespace().map(Into::into).collect();
@@ -85,64 +87,17 @@ impl Layout {
         }
     }
 
-    /// From the text of `/proc/<pid>/mountinfo` (proc_pid_mountinfo(5)). Of version 2 the
-    /// controllers are not in it.
-    fn parse(mountinfo: &str) -> Self {
-        let mut hierarchies: Vec<(&str, Hierarchy)> = Vec::new();
-        for line in mountinfo.lines() {
-            let Some((mount, filesystem)) = line.split_once(" - ") else {
-                continue;
-            };
-            let mut mount = mount.split(' ').skip(2);
-            let (Some(device), Some(root), Some(mountpoint), Some(options)) =
-                (mount.next(), mount.next(), mount.next(), mount.next())
-            else {
-                continue;
-            };
-            // What is mounted later on the same place hides what was there, of whatever kind.
-            let place = unescape(mountpoint);
-            hierarchies.retain(|(_, hidden)| hidden.mountpoint != place);
-            let mut filesystem = filesystem.split(' ');
-            let (Some(kind), Some(_source), Some(super_options)) =
-                (filesystem.next(), filesystem.next(), filesystem.next())
-            else {
-                continue;
-            };
-            let version = match kind {
-                "cgroup" => Version::V1,
-                "cgroup2" => Version::V2,
-                _ => continue,
-            };
-            // Mounted read-only it is for looking at.
-            if options.split(',').any(|o| o == "ro") {
-                continue;
-            }
-            let controllers = match version {
-                Version::V1 => super_options
-                    .split(',')
-                    .filter(|o| is_controller(o))
-                    .map(Into::into)
-                    .collect(),
-                Version::V2 => Vec::new(),
-            };
-            let found = Hierarchy {
-                version,
-                mountpoint: place,
-                root: unescape(root),
-                controllers,
-            };
-            // Mounted twice it is one hierarchy, of which the mount that shows more is used.
-            match hierarchies.iter_mut().find(|(seen, _)| *seen == device) {
-                None => hierarchies.push((device, found)),
-                Some((_, seen)) => {
-                    if seen.root != found.root && seen.root.starts_with(&found.root) {
-                        *seen = found;
-                    }
-                }
-            }
+    /// Of each hierarchy in the text of `/proc/<pid>/mountinfo` the first mount that is `visible`,
+    /// which is told its device and may complete what is known of it.
+    fn select(mountinfo: &str, visible: impl Fn(&str, &mut Hierarchy) -> bool) -> Self {
+        let mounts = parse(mountinfo).into_iter();
+        let hierarchies = mounts.filter_map(|(device, mut mounts)| {
+            let at = mounts.iter_mut().position(|one| visible(device, one))?;
+            Some(mounts.swap_remove(at))
+        });
+        Self {
+            hierarchies: hierarchies.collect(),
         }
-        let hierarchies = hierarchies.into_iter().map(|(_, h)| h).collect();
-        Self { hierarchies }
     }
 
     /// What kind of machine this is.
@@ -161,6 +116,76 @@ impl Layout {
             .iter()
             .find(|h| h.controllers.iter().any(|c| c == name))
     }
+}
+
+/// The devices of all hierarchies and where each is mounted, those mounts first that show more of
+/// it, from the text of `/proc/<pid>/mountinfo` (proc_pid_mountinfo(5)). Of version 2 the
+/// controllers are not in it.
+fn parse(mountinfo: &str) -> Vec<(&str, Vec<Hierarchy>)> {
+    let mut hierarchies: Vec<(&str, Vec<Hierarchy>)> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((mount, filesystem)) = line.split_once(" - ") else {
+            continue;
+        };
+        let mut mount = mount.split(' ').skip(2);
+        let (Some(device), Some(root), Some(mountpoint), Some(options)) =
+            (mount.next(), mount.next(), mount.next(), mount.next())
+        else {
+            continue;
+        };
+        // What is mounted later on the same place hides what was there, of whatever kind.
+        let place = unescape(mountpoint);
+        hierarchies.retain_mut(|(_, mounts)| {
+            mounts.retain(|hidden| hidden.mountpoint != place);
+            !mounts.is_empty()
+        });
+        let mut filesystem = filesystem.split(' ');
+        let (Some(kind), Some(_source), Some(super_options)) =
+            (filesystem.next(), filesystem.next(), filesystem.next())
+        else {
+            continue;
+        };
+        let version = match kind {
+            "cgroup" => Version::V1,
+            "cgroup2" => Version::V2,
+            _ => continue,
+        };
+        // Mounted read-only it is for looking at.
+        if options.split(',').any(|o| o == "ro") {
+            continue;
+        }
+        let controllers = match version {
+            Version::V1 => super_options
+                .split(',')
+                .filter(|o| is_controller(o))
+                .map(Into::into)
+                .collect(),
+            Version::V2 => Vec::new(),
+        };
+        let found = Hierarchy {
+            version,
+            mountpoint: place,
+            root: unescape(root),
+            controllers,
+        };
+        match hierarchies.iter_mut().find(|(seen, _)| *seen == device) {
+            None => hierarchies.push((device, vec![found])),
+            Some((_, mounts)) => {
+                let less = |seen: &Hierarchy| {
+                    seen.root != found.root && seen.root.starts_with(&found.root)
+                };
+                let at = mounts.iter().position(less).unwrap_or(mounts.len());
+                mounts.insert(at, found);
+            }
+        }
+    }
+    hierarchies
+}
+
+/// As the mount table writes it.
+fn device_of(found: &libc::stat) -> String {
+    let (major, minor) = (libc::major(found.st_dev), libc::minor(found.st_dev));
+    format!("{major}:{minor}")
 }
 
 fn is_controller(option: &str) -> bool {
@@ -204,9 +229,56 @@ fn unescape(text: &str) -> PathBuf {
 mod tests {
     use super::*;
 
+    /// Where nothing hides anything.
+    fn all(mountinfo: &str) -> Layout {
+        Layout::select(mountinfo, |_, _| true)
+    }
+
+    #[test]
+    fn version_1_alone() {
+        let layout = all(
+            "31 23 0:28 / /sys/fs/cgroup ro,relatime - tmpfs tmpfs ro,mode=755\n\
+             32 31 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+             33 31 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+             34 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset,clone_children\n",
+        );
+        assert_eq!(layout.kind(), LayoutKind::V1);
+        let found = layout.hierarchies.iter().map(Hierarchy::name);
+        assert_eq!(found.collect::<Vec<_>>(), ["systemd", "memory", "cpuset"]);
+        assert!(layout.hierarchies.iter().all(|h| h.version == Version::V1));
+        let cpuset = layout.with_controller("cpuset").expect("cpuset");
+        assert_eq!(cpuset.controllers, ["cpuset"]);
+    }
+
+    #[test]
+    fn of_several_mounts_the_visible_one() {
+        let text = "30 23 0:26 / /old/memory rw - cgroup cgroup rw,memory\n\
+             31 23 0:40 / /old rw - tmpfs tmpfs rw\n\
+             32 23 0:26 /part /part rw - cgroup cgroup rw,memory\n\
+             33 23 0:26 / /new/memory rw - cgroup cgroup rw,memory\n\
+             34 23 0:27 / /old/pids rw - cgroup cgroup rw,pids\n";
+        let mounted = |layout: &Layout| {
+            let found = layout.with_controller("memory").cloned();
+            found.map(|found| found.mountpoint)
+        };
+        assert_eq!(mounted(&all(text)), Some("/old/memory".into()));
+        let layout = Layout::select(text, |device, hierarchy| {
+            assert_eq!(
+                device == "0:26",
+                hierarchy.controllers == ["memory"],
+                "{hierarchy:?}"
+            );
+            !hierarchy.mountpoint.starts_with("/old")
+        });
+        assert_eq!(mounted(&layout), Some("/new/memory".into()));
+        assert_eq!(layout.hierarchies.len(), 1, "{layout:?}");
+        let layout = Layout::select(text, |_, h| h.mountpoint.starts_with("/part"));
+        assert_eq!(mounted(&layout), Some("/part".into()));
+    }
+
     #[test]
     fn version_1_with_version_2_beside() {
-        let layout = Layout::parse(
+        let layout = all(
             "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
              32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:1 - cgroup cgroup rw,cpu,cpuacct\n\
              40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
@@ -241,7 +313,7 @@ mod tests {
     #[test]
     fn version_2() {
         let text = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(Layout::parse(text).kind(), LayoutKind::V2);
+        assert_eq!(all(text).kind(), LayoutKind::V2);
         assert_eq!(unescape("/a\\040b\\134"), PathBuf::from("/a b\\"));
     }
 }

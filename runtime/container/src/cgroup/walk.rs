@@ -12,9 +12,13 @@ use std::time::{Duration, Instant};
 /// out.
 pub fn walk(top: &Dir, mut visit: impl FnMut(&Dir) -> Result<()>) -> Result<()> {
     visit(top)?;
+    let children = top.children()?;
+    if children.is_empty() {
+        return Ok(());
+    }
     let mut here = top.open(Path::new(""))?;
     // For each level the children that are still to be seen.
-    let mut levels = vec![here.children()?];
+    let mut levels = vec![children];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.pop() else {
             levels.pop();

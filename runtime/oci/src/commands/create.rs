@@ -2,14 +2,16 @@
 
 use super::Context;
 use crate::args::{self, CgroupManager};
-use crate::bundle::Bundle;
+use crate::bundle::{self, Bundle};
 use crate::error::OciError;
 use crate::store::{Entry, Saved, write_pid};
 use crate::time;
 use crate::tty;
 use container::cgroup::Existing;
 use container::hooks::{self, Point};
-use container::{CgroupPath, CreateOptions, Rootfs, Started, connect_console, process};
+use container::{
+    CgroupPath, ContainerError, CreateOptions, Created, Rootfs, connect_console, process,
+};
 use oci_spec::runtime::{ContainerState, Spec};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -22,17 +24,36 @@ pub fn run(context: &Context<'_>, args: args::Create) -> Result<ExitCode, OciErr
         .map(connect_console)
         .transpose()?;
     let bundle = Bundle::read(&args.bundle)?;
-    create(context, &args, &bundle, console)?;
+    create(
+        context,
+        &args,
+        &bundle,
+        console,
+        Starter::Anyone,
+        Created::detach,
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A container that waits for its start, and its first process.
-pub fn create(
+/// Who starts the program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Starter {
+    /// This process.
+    Own,
+    /// Whoever comes to the container's start socket.
+    Anyone,
+}
+
+/// A container that waits for its start, and what `last` makes of it: if that fails, the container
+/// is unmade.
+pub fn create<T>(
     context: &Context<'_>,
     args: &args::Create,
     bundle: &Bundle,
     console: Option<OwnedFd>,
-) -> Result<(Entry, Started), OciError> {
+    starter: Starter,
+    last: impl FnOnce(Created) -> Result<T, ContainerError>,
+) -> Result<(Entry, T), OciError> {
     let place = place(context, &args.id, &bundle.spec)?;
     let (cgroup, systemd) = match place {
         Place::None => (None, None),
@@ -56,21 +77,24 @@ pub fn create(
         saved.id
     ));
     let mut entry = context.store.add(saved, &bundle.text)?;
+    let make = |entry| {
+        let created = make(context, args, bundle, console, starter, entry)?;
+        let done = last(created);
+        if let (Err(_), Some(path)) = (&done, &args.pid_file) {
+            let _ = std::fs::remove_file(path); // the error that led here is the one to report
+        }
+        Ok(done?)
+    };
     let made = match systemd {
-        None => make(context, args, bundle, console, &mut entry),
+        None => make(&mut entry),
         Some((unit, mut manager)) => {
             in_unit(context, &unit, &mut manager, &bundle.spec, &args.id, || {
-                make(context, args, bundle, console, &mut entry)
+                make(&mut entry)
             })
         }
     };
     match made {
-        Ok(started) => {
-            for warning in &started.warnings {
-                context.log.warning(&warning.to_string());
-            }
-            Ok((entry, started))
-        }
+        Ok(done) => Ok((entry, done)),
         Err(error) => {
             // Nothing is left but the entry; the error that led here is the one to report.
             run_poststop(context, &bundle.spec, &entry);
@@ -85,8 +109,9 @@ fn make(
     args: &args::Create,
     bundle: &Bundle,
     console: Option<OwnedFd>,
+    starter: Starter,
     entry: &mut Entry,
-) -> Result<Started, OciError> {
+) -> Result<Created, OciError> {
     let mut spec = bundle.spec.clone();
     let mut options = CreateOptions::new(Rootfs::Directory(entry.saved.rootfs.clone()));
     let listening = inherited(&mut spec, args.preserve_fds)?;
@@ -106,7 +131,7 @@ fn make(
     options.seccomp = context.filter(&spec)?;
     options.preserve_fds = listening;
     options.identity = Some(entry.identity());
-    options.start_socket = Some(entry.start_socket());
+    options.start_socket = (starter == Starter::Anyone).then(|| entry.start_socket());
     options.no_pivot = args.no_pivot;
     options.no_new_keyring = args.no_new_keyring;
     let created = container::create(&spec, options)?;
@@ -115,11 +140,12 @@ fn make(
     if let Some(path) = &args.pid_file {
         write_pid(path, created.pid())?;
     }
-    let detached = created.detach();
-    if let (Err(_), Some(path)) = (&detached, &args.pid_file) {
-        let _ = std::fs::remove_file(path); // the error that led here is the one to report
+    let unknown = bundle::warning(&bundle.unknown).into_iter();
+    let warnings = created.warnings().iter().map(ToString::to_string);
+    for warning in unknown.chain(warnings) {
+        context.log.warning(&warning);
     }
-    Ok(detached?)
+    Ok(created)
 }
 
 /// How many descriptors the program inherits, those of LISTEN_FDS among them
@@ -182,14 +208,14 @@ fn place(context: &Context<'_>, id: &str, spec: &Spec) -> Result<Place, OciError
 }
 
 /// Has systemd make the unit, and then makes the container in it.
-fn in_unit(
+fn in_unit<T>(
     context: &Context<'_>,
     unit: &UnitPath,
     manager: &mut Manager,
     spec: &Spec,
     id: &str,
-    make: impl FnOnce() -> Result<Started, OciError>,
-) -> Result<Started, OciError> {
+    make: impl FnOnce() -> Result<T, OciError>,
+) -> Result<T, OciError> {
     let held = manager.start(unit, id, spec)?; // a unit that is not ours is not touched
     let made = make();
     drop(held); // from now on the container holds it

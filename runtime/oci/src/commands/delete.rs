@@ -52,28 +52,32 @@ pub fn delete_known(
     spec: &Spec,
     cgroup: Option<Cgroup>,
 ) -> Result<(), OciError> {
-    destroy_in(context, &entry, cgroup)?;
+    destroy_in(context, &entry, cgroup, Some(spec))?;
     run_poststop(context, spec, &entry);
     entry.forget()
 }
 
 /// Kills the container's processes and removes its cgroup.
 pub fn destroy(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
-    destroy_in(context, entry, cgroup(context, entry)?)
+    let spec = entry.spec().ok();
+    destroy_in(context, entry, cgroup(context, entry)?, spec.as_ref())
 }
 
 fn destroy_in(
     context: &Context<'_>,
     entry: &Entry,
     cgroup: Option<Cgroup>,
+    spec: Option<&Spec>,
 ) -> Result<(), OciError> {
     let id = &entry.saved.id;
     let first = entry.process()?;
+    let mut killed = false;
     if let Some(cgroup) = &cgroup
         && holds(cgroup, entry, first.as_ref().map(|(pid, _)| *pid))?
     {
         // Frozen processes too, which by a signal alone would not end.
         cgroup.kill()?;
+        killed = true; // all of them, and has waited for their end
     }
     if let Some((_, pidfd)) = first {
         process::signal(&pidfd, libc::SIGKILL)?;
@@ -86,8 +90,8 @@ fn destroy_in(
             });
         }
     }
-    if let Ok(spec) = entry.spec() {
-        container::rdt::remove(&spec, id)?;
+    if let Some(spec) = spec {
+        container::rdt::remove(spec, id)?;
     }
     if let Some(unit) = &entry.saved.unit {
         // Also when its cgroup is gone: one that failed is remembered.
@@ -96,7 +100,7 @@ fn destroy_in(
     let Some(cgroup) = cgroup else {
         return Ok(());
     };
-    let pids = left(&cgroup)?;
+    let pids = if killed { Vec::new() } else { left(&cgroup)? };
     match &entry.damage {
         _ if pids.is_empty() => Ok(cgroup.delete()?),
         Some(reason) => Err(OciError::Unknown {

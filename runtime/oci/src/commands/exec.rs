@@ -22,7 +22,10 @@ pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, Oci
         });
     }
     let spec = entry.spec()?;
-    let mut program = program(&args, &spec)?;
+    let (mut program, unknown) = program(&args, &spec)?;
+    if let Some(warning) = bundle::warning(&unknown) {
+        context.log.warning(&warning);
+    }
     let terminal = program.terminal() == Some(true);
     let (console, ours) = match &args.console_socket {
         Some(path) => (Some(connect_console(path)?), None),
@@ -99,12 +102,16 @@ fn cgroup(args: &args::Exec, entry: &Entry) -> Result<Option<container::Cgroup>,
     }
 }
 
-/// The process as the file says it, or the container's own with another command.
-fn program(args: &args::Exec, spec: &Spec) -> Result<Process, OciError> {
+/// The process as the file says it, or the container's own with another command; and names of
+/// capabilities in that file that nobody knows.
+fn program(args: &args::Exec, spec: &Spec) -> Result<(Process, Vec<String>), OciError> {
     let option = |option: &'static str| move |reason| OciError::Option { option, reason };
+    let mut unknown = Vec::new();
     let mut process = match &args.process {
         Some(path) => {
-            let mut process: Process = bundle::parse(path, &bundle::read_any(path)?)?;
+            let text = bundle::read_any(path)?;
+            let mut process: Process;
+            (process, unknown) = bundle::parse_known(path, &text, "/capabilities")?;
             if process.exec_cpu_affinity().is_none() {
                 let own = spec.process().as_ref();
                 process.set_exec_cpu_affinity(own.and_then(|p| p.exec_cpu_affinity().clone()));
@@ -156,7 +163,7 @@ fn program(args: &args::Exec, spec: &Spec) -> Result<Process, OciError> {
         add(&mut sets, &args.cap).map_err(option("--cap"))?;
         process.set_capabilities(Some(sets));
     }
-    Ok(process)
+    Ok((process, unknown))
 }
 
 fn no_capabilities() -> LinuxCapabilities {

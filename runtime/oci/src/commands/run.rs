@@ -27,17 +27,25 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
     if !args.detach {
         foreground::prepare(!args.no_subreaper)?;
     }
-    let (entry, started) = create::create(context, &args.create, &bundle, console)?;
-    let process = (started.pid, &started.pidfd);
+    // The container's process and this one know each other: nobody has to listen for the start.
+    let (entry, created) = create::create(
+        context,
+        &args.create,
+        &bundle,
+        console,
+        create::Starter::Own,
+        Ok,
+    )?;
     let relay = ours.as_ref().map(tty::receive);
-    let relay = relay.transpose().and_then(|master| {
+    let begun = relay.transpose().and_then(|master| {
         // It gives the terminal its size, which the program may ask for at once.
         let relay = master.map(tty::Relay::new);
-        start::begin(context, &entry, &bundle.spec, process)?;
-        Ok(relay)
+        let started = created.start()?;
+        start::has_begun(context, &entry, &bundle.spec, started.pid)?;
+        Ok((relay, started))
     });
-    let relay = match relay {
-        Ok(relay) => relay,
+    let (relay, started) = match begun {
+        Ok(begun) => begun,
         Err(error) => {
             // The error that led here is the one to report.
             if let Err(error) = delete::delete(context, entry) {

@@ -8,7 +8,6 @@ use crate::store::Entry;
 use container::hooks::{self, Point};
 use container::seccomp::Agent;
 use oci_spec::runtime::{ContainerState, Spec};
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 pub fn run(context: &Context<'_>, id: &str) -> Result<ExitCode, OciError> {
@@ -36,20 +35,26 @@ pub fn start(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
         _ => return Err(wrong("running")),
     }
     let (pid, pidfd) = entry.running()?;
-    begin(context, entry, &entry.spec()?, (pid, &pidfd))
+    let spec = entry.spec()?;
+    let agent = Agent::of(
+        &spec,
+        Some(&entry.identity()),
+        ContainerState::Creating,
+        pid,
+    )?;
+    container::start_at(&entry.start_socket(), agent.as_ref(), &pidfd)?;
+    let _ = std::fs::remove_file(entry.start_socket()); // nobody listens any more
+    has_begun(context, entry, &spec, pid)
 }
 
-/// As [`start`], of one that is known to be created, with its specification and first process.
-pub fn begin(
+/// The program of a container runs: the hooks for that.
+pub fn has_begun(
     context: &Context<'_>,
     entry: &Entry,
     spec: &Spec,
-    (pid, pidfd): (i32, &OwnedFd),
+    pid: i32,
 ) -> Result<(), OciError> {
     let identity = entry.identity();
-    let agent = Agent::of(spec, Some(&identity), ContainerState::Creating, pid)?;
-    container::start_at(&entry.start_socket(), agent.as_ref(), pidfd)?;
-    let _ = std::fs::remove_file(entry.start_socket()); // nobody listens any more
     let state = identity.state(spec, ContainerState::Running, Some(pid));
     hooks::run(spec, Point::Poststart, &state).map_err(|failure| {
         // It must not run without what its hooks were to do (runtime.md, "Lifecycle", 9).

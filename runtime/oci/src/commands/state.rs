@@ -39,9 +39,6 @@ pub fn shown(entry: &Entry) -> Result<Shown, OciError> {
         .spec()
         .ok()
         .and_then(|spec| spec.annotations().clone());
-    let owner = nix::unistd::User::from_uid(entry.saved.owner.into())
-        .ok()
-        .flatten();
     Ok(Shown {
         oci_version: container::defaults::OCI_VERSION,
         id: entry.saved.id.clone(),
@@ -54,8 +51,24 @@ pub fn shown(entry: &Entry) -> Result<Shown, OciError> {
         bundle: entry.saved.bundle.clone(),
         rootfs: entry.saved.rootfs.clone(),
         created: entry.saved.created.clone(),
-        owner: owner.map_or_else(|| entry.saved.owner.to_string(), |user| user.name),
+        owner: user_name(entry.saved.owner),
         annotations: annotations.unwrap_or_default(),
+    })
+}
+
+/// The name of a user in the machine's `/etc/passwd`, else the number. Other sources of users come
+/// with libraries that this program would have to load.
+fn user_name(uid: u32) -> String {
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    name_in(&String::from_utf8_lossy(&passwd), uid).unwrap_or_else(|| uid.to_string())
+}
+
+fn name_in(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let found: u32 = fields.nth(1)?.parse().ok()?;
+        (found == uid).then(|| name.into())
     })
 }
 
@@ -77,4 +90,18 @@ pub fn print(value: &impl Serialize) -> Result<(), OciError> {
         reason: error.to_string(),
     })?;
     super::list::say(&format!("{json}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_users() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nbroken\n:x:7:7\nweb:x:101:102::/srv:/bin/sh\n";
+        assert_eq!(name_in(passwd, 0).as_deref(), Some("root"));
+        assert_eq!(name_in(passwd, 101).as_deref(), Some("web"));
+        assert_eq!(name_in(passwd, 7), None);
+        assert_eq!(name_in(passwd, 102), None);
+    }
 }

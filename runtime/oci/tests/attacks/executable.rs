@@ -136,3 +136,21 @@ fn on_a_read_only_mount() {
     bundle.oci(&["delete", "--force", "c"]).ok();
     child.wait().expect("wait");
 }
+
+/// With the libraries in it, it still is loaded at a random address, and no loader is asked for.
+#[cfg(entry)]
+#[test]
+fn one_file_for_any_address() {
+    let file = fs::read(RUNTIME).expect("read");
+    let number = |at: usize, length: usize| {
+        let bytes = file.get(at..at + length).expect("ELF header");
+        let mut all = [0; 8];
+        all[..length].copy_from_slice(bytes);
+        usize::try_from(u64::from_le_bytes(all)).expect("a number")
+    };
+    assert_eq!(number(0x10, 2), 3, "ET_DYN");
+    let (headers, size, count) = (number(0x20, 8), number(0x36, 2), number(0x38, 2));
+    let kinds: Vec<usize> = (0..count).map(|n| number(headers + n * size, 4)).collect();
+    assert!(kinds.contains(&1), "PT_LOAD: {kinds:?}");
+    assert!(!kinds.contains(&3), "PT_INTERP: {kinds:?}");
+}
