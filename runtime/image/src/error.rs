@@ -68,7 +68,7 @@ pub enum ImageError {
         /// The digest of the layer's archive.
         diff_id: Digest,
         /// Why not.
-        source: SaveError,
+        source: Box<SaveError>,
     },
     /// Nobody takes what is saved.
     #[error("writing the saved images: {0}")]

@@ -125,6 +125,9 @@ fn it_is_made_now_for_this_machine_unless_something_else_is_said() {
     assert!(error.to_string().contains("windows/amd64"), "{error}");
 }
 
+/// Name, type, link target, data.
+type LayerEntry<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
+
 /// Importing must fail, and leave the store as a new one is.
 fn refused(test: &str, archive: &[u8], limits: Limits) -> LayerError {
     let place = Place::new(test);
@@ -150,7 +153,7 @@ fn refused(test: &str, archive: &[u8], limits: Limits) -> LayerError {
 
 #[test]
 fn hostile_archives_are_refused_as_layers_are() {
-    let entries: [(&str, &[(&str, EntryType, &str, &[u8])], &str); 6] = [
+    let attacks: [(&str, &[LayerEntry<'_>], &str); 6] = [
         (
             "climb",
             &[("a/../../outside/x", Regular, "", b"x")],
@@ -173,7 +176,7 @@ fn hostile_archives_are_refused_as_layers_are() {
         ),
         ("root", &[(".", Regular, "", b"")], "must be a directory"),
     ];
-    for (test, entries, reason) in entries {
+    for (test, entries, reason) in attacks {
         let error = refused(
             &format!("import-{test}"),
             &layer(entries),

@@ -16,7 +16,6 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-#[expect(clippy::result_large_err, reason = "as in the library")]
 fn open(root: &Path, snapshotter: Option<Snapshotter>) -> Result<Store, ImageError> {
     let options = Options {
         snapshotter,

@@ -67,7 +67,7 @@ pub struct ImportArgs {
     /// A tar archive, plain or compressed with gzip or zstd; `-` is standard input
     #[arg(value_name = "FILE|-")]
     pub file: PathBuf,
-    /// What the image is called: NAME[:TAG]
+    /// What the image is called, as Docker writes it: web, team/web:1
     pub name: Option<String>,
     /// A line of a Dockerfile that goes into the configuration: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK,
     /// LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR; may be given more than once

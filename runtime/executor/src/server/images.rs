@@ -309,7 +309,7 @@ fn status(error: &ImageError) -> Status {
             }
             _ => Status::internal(text),
         },
-        ImageError::Save { source, .. } => match source {
+        ImageError::Save { source, .. } => match **source {
             SaveError::NoRecipe => Status::failed_precondition(text),
             _ => Status::data_loss(text),
         },

@@ -176,7 +176,7 @@ impl Source<'_> {
             image: self.image,
             number: self.position + 1,
             diff_id: self.layer.diff_id,
-            source,
+            source: Box::new(source),
         }
     }
 }

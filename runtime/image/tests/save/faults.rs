@@ -85,14 +85,7 @@ fn a_layer_without_a_recipe_says_how_it_gets_one() {
     let store = place.store();
     let (error, written) = refused(&store, &["web:1"]);
     assert!(
-        matches!(
-            &error,
-            ImageError::Save {
-                source: SaveError::NoRecipe,
-                number: 1,
-                ..
-            }
-        ),
+        matches!(&error, ImageError::Save { source, number: 1, .. } if matches!(**source, SaveError::NoRecipe)),
         "{error}"
     );
     assert!(
@@ -117,13 +110,7 @@ fn a_layer_without_a_recipe_says_how_it_gets_one() {
         }
         let (error, _) = refused(&store, &["web:1"]);
         assert!(
-            matches!(
-                &error,
-                ImageError::Save {
-                    source: SaveError::Damaged(_),
-                    ..
-                }
-            ),
+            matches!(&error, ImageError::Save { source, .. } if matches!(**source, SaveError::Damaged(_))),
             "{damage}: {error}"
         );
         store.remove("web:1", false).expect("removed");
