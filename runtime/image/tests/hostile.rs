@@ -570,7 +570,12 @@ fn a_file_system_without_attributes_is_named() {
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
             mount(Some("x"), &root, Some("ramfs"), MsFlags::empty(), none).expect("ramfs");
-            let store = Store::open(root.join("store")).expect("a store");
+            // Without being told, it would copy.
+            let options = image::Options {
+                snapshotter: Some(image::Snapshotter::Overlayfs),
+                ..image::Options::default()
+            };
+            let store = Store::open_with(root.join("store"), options).expect("a store");
             refused(&store, &root.join("store"), &docker(&saved)).to_string()
         };
         scope.spawn(work).join().expect("the thread")

@@ -1,5 +1,4 @@
-//! Reads a stream in a thread of its own, some pieces ahead of who uses it: decompressing and hashing go
-//! on while files are written.
+//! Reads a stream in a thread of its own, some pieces ahead of who uses it.
 
 use std::{
     io::{self, Read},
@@ -40,7 +39,7 @@ pub(super) fn read_ahead<'scope, R: Read + Send + 'scope>(
         let _ = empty.send(Vec::new());
     }
     let thread = Builder::new()
-        .name("decompress".into())
+        .name("read ahead".into())
         .spawn_scoped(scope, move || fill(from, &buffers, &pieces))?;
     let ahead = Ahead {
         full,

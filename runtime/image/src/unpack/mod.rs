@@ -84,8 +84,12 @@ pub(crate) fn unpack(
     // One byte more than allowed is enough to notice, and a wrong size must not cost more.
     let size = expected.blob.as_ref().and_then(|(_, size)| *size);
     let blob = blob.take(size.map_or(u64::MAX, |size| size.saturating_add(1)));
-    let mut blob = HashingReader::new(blob);
-    let outcome = unpack_stream(&mut blob, root, marks, budget);
+    let (outcome, blob) = thread::scope(|scope| {
+        let (ahead, reading) =
+            read_ahead(scope, HashingReader::new(blob)).map_err(LayerError::Read)?;
+        let outcome = unpack_stream(ahead, root, marks, budget);
+        Ok::<_, LayerError>((outcome, reading.end()))
+    })?;
     if let Err(
         error @ (LayerError::Limit { .. } | LayerError::Kernel { .. } | LayerError::Recipe(_)),
     ) = outcome
@@ -176,6 +180,7 @@ fn unpack_stream(
         budget,
     };
     thread::scope(|scope| {
+        let (content, _) = read_ahead(scope, content).map_err(LayerError::Read)?;
         let (content, reading) =
             read_ahead(scope, HashingReader::new(content)).map_err(LayerError::Read)?;
         let (written, end) = write(content, root, marks, budget)?;
