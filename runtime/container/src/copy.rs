@@ -12,11 +12,11 @@ use nix::sys::stat::{
     mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, LinkatFlags, Uid, fchownat, linkat, symlinkat};
+use nix::unistd::{Gid, LinkatFlags, Uid, Whence, fchownat, linkat, lseek, symlinkat};
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -203,14 +203,40 @@ impl Copier<'_> {
         }
     }
 
+    /// Holes stay holes: a file may have far more of them than the disk has room.
     fn content(&self, mut from: &File, mut to: &File, shown: &str) -> Setup<()> {
-        loop {
-            let copied = std::io::copy(&mut from.by_ref().take(CHUNK), &mut to);
-            if copied.step("copy", shown)? == 0 {
-                return Ok(());
+        let size = from.metadata().step("stat", shown)?.len();
+        let mut position = 0;
+        while let Some((begin, end)) = data(from, position, size).step("read", shown)? {
+            from.seek(SeekFrom::Start(begin)).step("read", shown)?;
+            to.seek(SeekFrom::Start(begin)).step("write", shown)?;
+            let wanted = (end - begin).min(CHUNK);
+            let copied = std::io::copy(&mut from.take(wanted), &mut to).step("copy", shown)?;
+            if copied == 0 {
+                break; // it has become shorter
             }
+            position = begin + copied;
             (self.go_on)()?;
         }
+        to.set_len(size).step("set size of", shown)
+    }
+}
+
+/// The next piece at or after `position` that is no hole: where it begins and ends.
+fn data(file: &File, position: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
+    if position >= size {
+        return Ok(None);
+    }
+    let seek = |from: u64, whence| {
+        let from = i64::try_from(from).map_err(|_| Errno::EOVERFLOW)?;
+        lseek(file, from, whence).map(i64::unsigned_abs)
+    };
+    match seek(position, Whence::SeekData) {
+        Err(Errno::ENXIO) => Ok(None),
+        // A file system that does not know.
+        Err(Errno::EINVAL) => Ok(Some((position, size))),
+        Err(errno) => Err(errno),
+        Ok(begin) => Ok(Some((begin, seek(begin, Whence::SeekHole)?.min(size)))),
     }
 }
 
@@ -225,7 +251,7 @@ fn times(data: &FileStat) -> (TimeSpec, TimeSpec) {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 
     fn open(path: &Path) -> OwnedFd {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -244,10 +270,20 @@ mod tests {
         fs::hard_link(from.join("a/b/file"), from.join("again")).expect("link");
         fs::hard_link(from.join("a/b/file"), from.join("a/third")).expect("link");
         symlink("/nowhere", from.join("a/link")).expect("symlink");
+        let holes = File::create(from.join("holes")).expect("create");
+        holes.set_len(1 << 40).expect("a hole of a terabyte");
+        holes.write_all_at(b"end", 1 << 39).expect("write");
         fs::set_permissions(&from, fs::Permissions::from_mode(0o711)).expect("chmod");
         exact(&open(&from), &open(&to), "test", &|| Ok(())).expect("copied");
 
         let meta = |path: &str| fs::symlink_metadata(to.join(path)).expect("there");
+        let holes = meta("holes");
+        assert_eq!(holes.len(), 1 << 40);
+        assert!(holes.blocks() < 1 << 10, "{} blocks", holes.blocks());
+        let mut end = [0; 3];
+        let copy = File::open(to.join("holes")).expect("open");
+        copy.read_exact_at(&mut end, 1 << 39).expect("read");
+        assert_eq!(&end, b"end");
         assert_eq!(fs::read(to.join("again")).expect("read"), b"content");
         assert_eq!(meta("a/b/file").ino(), meta("again").ino());
         assert_eq!(meta("a/b/file").ino(), meta("a/third").ino());

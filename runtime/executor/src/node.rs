@@ -44,6 +44,8 @@ pub struct Node {
     pub statuses: StatusBoard,
     /// What the data plane did.
     pub events: EventLog,
+    /// Probes of tasks' health that run at once.
+    pub probes: tokio::sync::Semaphore,
     /// One assignment at a time.
     pub assigning: tokio::sync::Mutex<()>,
     held: Mutex<View>,
@@ -67,6 +69,11 @@ pub enum RestoreError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// Probes mostly wait for an answer, but each begins as a few processes.
+fn probes_at_once() -> usize {
+    4 * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Node {
@@ -121,6 +128,7 @@ impl Node {
             images: Arc::new(images),
             statuses,
             events: EventLog::new(base),
+            probes: tokio::sync::Semaphore::new(probes_at_once()),
             assigning: tokio::sync::Mutex::new(()),
             held: Mutex::new(held),
             wants: Mutex::new(HashMap::new()),

@@ -571,9 +571,9 @@ fn a_file_system_without_attributes_is_named() {
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
             mount(Some("x"), &root, Some("ramfs"), MsFlags::empty(), none).expect("ramfs");
             // Without being told, it would copy.
-            let options = image::Options {
+            let options = Options {
                 snapshotter: Some(image::Snapshotter::Overlayfs),
-                ..image::Options::default()
+                ..Options::default()
             };
             let store = Store::open_with(root.join("store"), options).expect("a store");
             refused(&store, &root.join("store"), &docker(&saved)).to_string()

@@ -79,8 +79,9 @@ impl Helper {
             Ok::<_, io::Error>((said, status))
         };
         let Ok(ended) = timeout(limit, all).await else {
-            // What it leaves is ended by whoever asked.
-            let _ = self.child.kill().await;
+            // What it leaves is ended by whoever asked. It may itself be in a wait that no signal ends, so
+            // nobody waits for it but the runtime.
+            let _ = self.child.start_kill();
             return Err(HelperError::Late(limit));
         };
         let (said, status) = ended.map_err(|source| HelperError::Io {

@@ -21,6 +21,9 @@ use crate::record::Local;
 /// complete. What was written to the disk before a power failure may not be.
 const COMPLETE: &str = "volumes.complete";
 
+/// Each is a directory and a mount, and no image that is meant well has so many.
+const MAX_VOLUMES: usize = 256;
+
 /// No copy takes longer. It can be cut short at any time.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -74,6 +77,15 @@ impl Follower {
                 Ok(true)
             }
             FillReport::Failed { message, errno } => {
+                // What is there of them may be what fills the disk.
+                let (images, id) = (Arc::clone(&self.node.images), self.id.clone());
+                let emptied = blocking(move || {
+                    let made = images.new_volumes(&id, &[]);
+                    made.map_err(|error| StepError::of(&error))
+                });
+                if let Err(error) = emptied.await {
+                    tracing::warn!(task = self.id, %error, "volumes that are filled in part stay");
+                }
                 let cause = std::io::Error::from_raw_os_error(errno);
                 Err(StepError {
                     transient: errno != 0 && super::is_transient(&cause),
@@ -89,6 +101,13 @@ type Place = (usize, PathBuf);
 
 /// The volumes that the task gets. What it mounts itself takes the place of one, as in Docker.
 fn places(c: &v1::ContainerSpec, image: &Image) -> Result<Vec<Place>, StepError> {
+    if image.volumes().len() > MAX_VOLUMES {
+        return Err(StepError::fatal(format!(
+            "image {} wants {} volumes, at most {MAX_VOLUMES} are given",
+            c.image,
+            image.volumes().len()
+        )));
+    }
     let own: Vec<PathBuf> = c.mounts.iter().filter_map(|m| clean(&m.target)).collect();
     let mut places: Vec<Place> = Vec::new();
     for (number, text) in image.volumes().iter().enumerate() {

@@ -52,6 +52,9 @@ impl Quota {
         bytes: u64,
     ) -> Result<Self, StoreError> {
         let quotas = Quotas::of(path)?;
+        if !quotas.enforced()? {
+            return Err(quotas.failed(Errno::ENOTSUP));
+        }
         let taken = |id| state.snapshots.values().any(|s| s.project() == Some(id));
         loop {
             let project = FIRST.wrapping_add(next.fetch_add(1, Ordering::Relaxed));
@@ -101,11 +104,37 @@ impl Quotas {
         Ok(Self { directory, path })
     }
 
+    /// Whether the file system not only counts: ext4 counts at every mount once it was made for it.
+    fn enforced(&self) -> Result<bool, StoreError> {
+        // Q_XGETQSTATV, `struct fs_quota_statv` and its flags (linux/dqblk_xfs.h).
+        const Q_XGETQSTATV: libc::c_int = (b'X' as libc::c_int) << 8 | 8;
+        const FS_QSTATV_VERSION1: u8 = 1;
+        const FS_QUOTA_PDQ_ENFD: u16 = 1 << 5;
+        /// Larger than any version of the structure.
+        #[repr(C, align(8))]
+        struct State {
+            version: u8,
+            pad: u8,
+            flags: u16,
+            rest: [u32; 127],
+        }
+        let mut state = State {
+            version: FS_QSTATV_VERSION1,
+            pad: 0,
+            flags: 0,
+            rest: [0; 127],
+        };
+        match self.call(Q_XGETQSTATV, 0, std::ptr::from_mut(&mut state).cast()) {
+            Ok(()) => Ok(state.flags & FS_QUOTA_PDQ_ENFD != 0),
+            Err(errno) => Err(self.failed(errno)),
+        }
+    }
+
     /// Bytes that a project has.
     fn used(&self, project: u32) -> Result<u64, StoreError> {
         // SAFETY: all zeros is a value of this plain structure.
         let mut entry: libc::dqblk = unsafe { std::mem::zeroed() };
-        match self.call(libc::Q_GETQUOTA, project, &mut entry) {
+        match self.call(libc::Q_GETQUOTA, project, (&raw mut entry).cast()) {
             Ok(()) => Ok(entry.dqb_curspace),
             // XFS, of an id that it has never seen.
             Err(Errno::ENOENT) => Ok(0),
@@ -120,7 +149,7 @@ impl Quotas {
         entry.dqb_bhardlimit = bytes.div_ceil(1024);
         entry.dqb_bsoftlimit = entry.dqb_bhardlimit;
         entry.dqb_valid = libc::QIF_BLIMITS;
-        self.call(libc::Q_SETQUOTA, project, &mut entry)
+        self.call(libc::Q_SETQUOTA, project, (&raw mut entry).cast())
             .map_err(|errno| self.failed(errno))
     }
 
@@ -128,9 +157,9 @@ impl Quotas {
         &self,
         command: libc::c_int,
         project: u32,
-        entry: &mut libc::dqblk,
+        entry: *mut libc::c_void,
     ) -> Result<(), Errno> {
-        // SAFETY: the descriptor is open, and the entry of the kind that both commands take
+        // SAFETY: the descriptor is open, and the callers pass what their command takes
         // (quotactl_fd(2)); no pointer to it is kept.
         let result = unsafe {
             libc::syscall(
@@ -138,7 +167,7 @@ impl Quotas {
                 self.directory.as_raw_fd(),
                 libc::QCMD(command, PRJQUOTA),
                 project,
-                std::ptr::from_mut(entry),
+                entry,
             )
         };
         Errno::result(result).map(drop)

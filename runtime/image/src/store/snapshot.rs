@@ -1,7 +1,7 @@
 //! Writable root file systems on top of images.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
@@ -123,14 +123,8 @@ impl Store {
         if !is_key(key) {
             return Err(ImageError::SnapshotKey(key.to_owned()));
         }
-        // Two who want the same wait here. Layers that are copied must not be collected meanwhile; for
-        // others the lock on the state does.
-        let copied: &[Digest] = match (&image.rootfs, self.snapshotter) {
-            (RootFs::Layers(layers), Snapshotter::Native) => layers,
-            _ => &[],
-        };
-        let alone = Digest::of(format!("snapshot {key}"));
-        let _ours = self.claims.take(copied.iter().copied().chain([alone]));
+        // Two who want the same wait here.
+        let _ours = self.claims.take([Digest::of(format!("snapshot {key}"))]);
         let mut state = self.state();
         if let Some(existing) = state.snapshots.get(key) {
             if existing.image != image.id || existing.rootfs != image.rootfs {
@@ -148,6 +142,12 @@ impl Store {
         let snapshot = match self.snapshotter {
             Snapshotter::Overlayfs => self.stack(image, key, lower, quota)?,
             Snapshotter::Native => {
+                let layers = match &image.rootfs {
+                    RootFs::Layers(layers) => layers.iter().copied().collect(),
+                    RootFs::Directory(_) => Default::default(),
+                };
+                let _pinned = self.claims.pin(layers);
+                // A copy takes its time, and keeps nobody waiting.
                 drop(state);
                 let snapshot = self.copy(image, key, &lower, quota)?;
                 state = self.state();
@@ -230,6 +230,10 @@ impl Store {
         if let Some(quota) = &quota {
             quota.enforce()?;
         }
+        // Whoever finds it after a power failure must find all of it.
+        File::open(&root)
+            .and_then(|directory| nix::unistd::syncfs(&directory).map_err(std::io::Error::from))
+            .map_err(|error| StoreError::io("syncing", &root, error))?;
         let mount = SnapshotRoot::Directory {
             root: self.disk.snapshots().join(key).join("root"),
         };

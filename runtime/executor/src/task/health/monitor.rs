@@ -51,15 +51,23 @@ impl Monitor {
             let path = dir.join(HEALTH_CHECK);
             let check: HealthCheck = read_json(&path)?
                 .ok_or_else(|| StepError::fatal(format!("{} is gone", path.display())))?;
-            end_probes(&of, &id)?;
+            // One that cannot be ended is in nobody's way: the next has another name.
+            if let Err(error) = end_probes(&of, &id) {
+                tracing::warn!(task = id, %error, "a probe of a daemon before this one stays");
+            }
             // A task is not ended for what can be found again.
             let health = read_json::<Health>(&dir.join(FOUND)).unwrap_or_else(|error| {
                 tracing::warn!(task = id, %error, "its health is looked at anew");
                 None
             });
-            Ok((check, health.unwrap_or_default()))
+            Ok((check, health))
         })
         .await?;
+        let health = health.unwrap_or_else(|| {
+            let started = state.started_at_unix_nanos.unwrap_or_else(now);
+            // How long ago is known by the wall clock only; from here on it does not matter any more.
+            Health::of_task_started(uptime().saturating_sub(now().saturating_sub(started)))
+        });
         node.show_health(task, health.to_proto());
         let (sender, seen) = watch::channel(health.clone());
         let looker = Looker {
@@ -67,7 +75,6 @@ impl Monitor {
             task: task.to_owned(),
             run,
             check,
-            started: state.started_at_unix_nanos.unwrap_or_else(now),
             health,
             seen: sender,
         };
@@ -107,8 +114,6 @@ struct Looker {
     task: String,
     run: PathBuf,
     check: HealthCheck,
-    /// When the task was started, in nanoseconds since the epoch.
-    started: u64,
     health: Health,
     seen: watch::Sender<Health>,
 }
@@ -118,19 +123,25 @@ impl Looker {
         // The first probe comes at once: a task that is well need not wait.
         let mut pause = Duration::ZERO;
         if self.health.last_end() != 0 {
-            let passed = Duration::from_nanos(now().saturating_sub(self.health.last_end()));
+            let passed = Duration::from_nanos(uptime().saturating_sub(self.health.last_end()));
             pause = self.health.pause(&self.check).saturating_sub(passed);
         }
         while self.health.state != State::Unhealthy {
             sleep(pause).await;
-            let start = now();
-            match self.probe().await {
-                Ok(report) => self.found(report, (start, now())).await,
+            let node = Arc::clone(&self.node);
+            // After a restart of the daemon all are due at once. It is never closed.
+            let turn = node.probes.acquire().await;
+            let (start, began) = (now(), uptime());
+            let report = self.probe().await.unwrap_or_else(|error| {
                 // That says nothing of the task: it is the node that lacks something.
-                Err(error) => {
-                    tracing::warn!(task = self.task, %error, "its health is not known");
+                tracing::warn!(task = self.task, %error, "its health is not known");
+                ProbeReport {
+                    outcome: ProbeOutcome::NoTask,
+                    output: format!("the probe could not be run: {error}"),
                 }
-            }
+            });
+            drop(turn);
+            self.found(report, (start, now()), (began, uptime())).await;
             pause = self.health.pause(&self.check);
         }
     }
@@ -167,10 +178,10 @@ impl Looker {
     }
 
     /// Keeps what a probe has found before anybody acts on it.
-    async fn found(&mut self, report: ProbeReport, at: (u64, u64)) {
+    async fn found(&mut self, report: ProbeReport, at: (u64, u64), up: (u64, u64)) {
         let before = self.health.state;
         tracing::debug!(task = self.task, outcome = ?report.outcome, "probed");
-        self.health.note(&self.check, self.started, report, at);
+        self.health.note(&self.check, report, at, up);
         let (path, new) = (self.run.join(FOUND), self.run.join("health-state.json.new"));
         let health = self.health.clone();
         let kept = blocking(move || {
@@ -188,6 +199,13 @@ impl Looker {
         }
         self.seen.send_replace(self.health.clone());
     }
+}
+
+/// Nanoseconds since the machine started, which nobody can set.
+fn uptime() -> u64 {
+    let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    let time = clock.map_or(Duration::ZERO, Duration::from);
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Ends all probes of a task: those of a daemon that was killed, whose helper may have been, too.

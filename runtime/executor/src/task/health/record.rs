@@ -19,19 +19,24 @@ pub enum State {
     Unhealthy,
 }
 
-/// All that is known of a task's health. Times are nanoseconds since the epoch.
+/// All that is known of a task's health. What is decided by are times since the machine started, in
+/// nanoseconds: the clock on the wall may be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub state: State,
     /// Failures in a row that count.
     pub streak: u32,
+    /// When the task was started.
+    started: u64,
+    /// When the last probe ended; 0: there was none.
+    ended: u64,
     /// When the last probe began whose failure counted before any has succeeded; 0: none did.
     counted: u64,
     /// The oldest first.
     log: VecDeque<Outcome>,
 }
 
-/// One probe.
+/// One probe. Times are nanoseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Outcome {
     start: u64,
@@ -41,12 +46,37 @@ struct Outcome {
 }
 
 impl Health {
-    /// Takes in a probe that began and ended at these times, of a task that was started at `started`.
-    pub fn note(&mut self, check: &HealthCheck, started: u64, report: ProbeReport, at: (u64, u64)) {
-        let (start, end) = at;
+    /// Nothing is known yet of a task that was started so long after the machine.
+    pub fn of_task_started(started: u64) -> Self {
+        Self {
+            started,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a probe that began and ended at these times: since the epoch, and since the machine
+    /// started.
+    pub fn note(
+        &mut self,
+        check: &HealthCheck,
+        report: ProbeReport,
+        (start, end): (u64, u64),
+        (began, ended): (u64, u64),
+    ) {
+        self.ended = ended;
         let (code, output) = match report.outcome {
-            // Nothing is known.
-            ProbeOutcome::NoTask => return,
+            // Nothing is known; why is shown where there is a reason.
+            ProbeOutcome::NoTask => {
+                if !report.output.is_empty() {
+                    self.keep(Outcome {
+                        start,
+                        end,
+                        code: -1,
+                        output: report.output,
+                    });
+                }
+                return;
+            }
             ProbeOutcome::Exited(code) | ProbeOutcome::NotRun(code) => (code, report.output),
             ProbeOutcome::TimedOut => {
                 let limit = std::time::Duration::from_nanos(check.timeout_nanos);
@@ -56,16 +86,13 @@ impl Health {
         };
         if code == 0 {
             (self.state, self.streak) = (State::Healthy, 0);
-        } else if self.counts(check, started, start) {
+        } else if self.counts(check, began) {
             self.streak = self.streak.saturating_add(1);
             if self.streak >= check.retries {
                 self.state = State::Unhealthy;
             }
         }
-        if self.log.len() == KEPT {
-            self.log.pop_front();
-        }
-        self.log.push_back(Outcome {
+        self.keep(Outcome {
             start,
             end,
             code,
@@ -73,21 +100,28 @@ impl Health {
         });
     }
 
+    fn keep(&mut self, outcome: Outcome) {
+        if self.log.len() == KEPT {
+            self.log.pop_front();
+        }
+        self.log.push_back(outcome);
+    }
+
     /// Before a probe has succeeded, the start period protects the task, and probes come more often than
     /// the interval: to find out soon that it is well, not to give it less time.
-    fn counts(&mut self, check: &HealthCheck, started: u64, start: u64) -> bool {
+    fn counts(&mut self, check: &HealthCheck, began: u64) -> bool {
         if self.state != State::Starting {
             return true;
         }
         let before = if self.counted == 0 {
-            started
+            self.started
         } else {
             self.counted
         };
-        let counts = start.saturating_sub(started) >= check.start_period_nanos
-            && start.saturating_sub(before) >= check.interval_nanos;
+        let counts = began.saturating_sub(self.started) >= check.start_period_nanos
+            && began.saturating_sub(before) >= check.interval_nanos;
         if counts {
-            self.counted = start;
+            self.counted = began;
         }
         counts
     }
@@ -100,9 +134,9 @@ impl Health {
         })
     }
 
-    /// When the last probe ended; 0: there was none.
+    /// When the last probe ended, since the machine started; 0: there was none.
     pub fn last_end(&self) -> u64 {
-        self.log.back().map_or(0, |outcome| outcome.end)
+        self.ended
     }
 
     /// Why the task is unhealthy, in one line.
@@ -178,15 +212,15 @@ mod tests {
             outcome,
             output: format!("at {seconds}"),
         };
-        let at = BEGIN + seconds * SECOND;
-        health.note(check, BEGIN, report, (at, at + 1));
+        let (wall, up) = (seconds * SECOND, BEGIN + seconds * SECOND);
+        health.note(check, report, (wall, wall + 1), (up, up + 1));
     }
 
     use ProbeOutcome::{Exited, NoTask, NotRun, TimedOut};
 
     #[test]
     fn as_many_failures_in_a_row_as_retries_make_it_unhealthy() {
-        let (check, mut health) = (check(), Health::default());
+        let (check, mut health) = (check(), Health::of_task_started(BEGIN));
         probe(&mut health, &check, 0, Exited(0));
         assert_eq!(health.state, State::Healthy);
         probe(&mut health, &check, 10, Exited(1));
@@ -210,7 +244,7 @@ mod tests {
             start_period_nanos: 60 * SECOND,
             ..check()
         };
-        let mut health = Health::default();
+        let mut health = Health::of_task_started(BEGIN);
         for seconds in (0..60).step_by(2) {
             probe(&mut health, &check, seconds, Exited(1));
         }
@@ -228,7 +262,7 @@ mod tests {
 
     #[test]
     fn probes_that_come_sooner_than_the_interval_do_not_take_time_away() {
-        let (check, mut health) = (check(), Health::default());
+        let (check, mut health) = (check(), Health::of_task_started(BEGIN));
         assert_eq!(health.pause(&check).as_secs(), 2);
         for seconds in (0..20).step_by(2) {
             probe(&mut health, &check, seconds, Exited(1));
@@ -240,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_last_five_are_kept_and_survive() {
-        let (check, mut health) = (check(), Health::default());
+        let (check, mut health) = (check(), Health::of_task_started(BEGIN));
         for seconds in 0..9 {
             probe(&mut health, &check, seconds, Exited(0));
         }
@@ -265,13 +299,27 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_could_not_be_run_is_shown_and_does_not_count() {
+        let (check, mut health) = (check(), Health::of_task_started(BEGIN));
+        for seconds in [30, 60, 90] {
+            probe(&mut health, &check, seconds, NoTask);
+        }
+        assert_eq!((health.state, health.streak), (State::Starting, 0));
+        let proto = health.to_proto();
+        assert_eq!(
+            (proto.log[2].exit_code, proto.log[2].output.as_str()),
+            (-1, "at 90")
+        );
+    }
+
+    #[test]
     fn the_reason_is_bounded() {
-        let (check, mut health) = (check(), Health::default());
+        let (check, mut health) = (check(), Health::of_task_started(BEGIN));
         let report = ProbeReport {
             outcome: Exited(1),
             output: "ä".repeat(2048),
         };
-        health.note(&check, BEGIN, report, (BEGIN, BEGIN));
+        health.note(&check, report, (BEGIN, BEGIN), (BEGIN, BEGIN));
         assert!(health.reason().len() < 1200, "{}", health.reason().len());
     }
 }
