@@ -66,6 +66,16 @@ fn scripts() -> Result<PathBuf, String> {
     let directory = Path::new(&out).join("static");
     let failed = |error| format!("{}: {error}", directory.display());
     fs::create_dir_all(&directory).map_err(failed)?;
+    // Rust looks there before it looks into ours.
+    if let Some(own) = env::var_os("LIBSECCOMP_LIB_PATH") {
+        let shared = |name: &str| Path::new(&own).join(format!("lib{name}.so"));
+        let mut names = LIBRARIES.iter().map(|(name, _)| shared(name));
+        if let Some(found) = names.find(|path| path.exists()) {
+            return Err(format!("{} would be taken", found.display()));
+        }
+    }
+    // What an executable for any address begins with; a C library may lack it.
+    find("rcrt1.o")?;
     for (library, archives) in LIBRARIES {
         let found = archives.iter().map(|archive| find(archive));
         let found = found.collect::<Result<Vec<_>, _>>()?.join(" ");
@@ -92,6 +102,7 @@ fn find(archive: &str) -> Result<String, String> {
     };
     match path.to_str() {
         Some(text) if path.is_absolute() && path.is_file() && !text.contains('"') => {
+            println!("cargo:rerun-if-changed={text}");
             Ok(format!("\"{text}\""))
         }
         _ => Err(format!("{archive} is not there")),

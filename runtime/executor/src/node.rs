@@ -46,6 +46,8 @@ pub struct Node {
     pub events: EventLog,
     /// Probes of tasks' health that run at once.
     pub probes: tokio::sync::Semaphore,
+    /// Images that are sent or received at once; each holds a thread as long as the other side likes.
+    pub transfers: Arc<tokio::sync::Semaphore>,
     /// One assignment at a time.
     pub assigning: tokio::sync::Mutex<()>,
     held: Mutex<View>,
@@ -70,6 +72,9 @@ pub enum RestoreError {
         reason: String,
     },
 }
+
+/// Archives of images that are sent or received at once; more wait for their turn.
+const TRANSFERS: usize = 8;
 
 /// Probes mostly wait for an answer, but each begins as a few processes.
 fn probes_at_once() -> usize {
@@ -128,6 +133,7 @@ impl Node {
             images: Arc::new(images),
             statuses,
             events: EventLog::new(base),
+            transfers: Arc::new(tokio::sync::Semaphore::new(TRANSFERS)),
             probes: tokio::sync::Semaphore::new(probes_at_once()),
             assigning: tokio::sync::Mutex::new(()),
             held: Mutex::new(held),

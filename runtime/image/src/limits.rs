@@ -15,6 +15,9 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Entries (files, directories, links, ...) of all layers together, and of the archive itself.
     pub entries: u64,
+    /// Bytes of the paths of all layers' directories together: they are remembered while a layer is
+    /// unpacked.
+    pub path_bytes: u64,
     /// Layers. The kernel stacks at most 500 (`OVL_MAX_STACK` in `fs/overlayfs/params.h`).
     pub layers: usize,
     /// Size of one manifest, index or configuration, in bytes.
@@ -27,6 +30,7 @@ impl Default for Limits {
             bytes: 64 << 30,
             file_bytes: 1 << 40,
             entries: 4_000_000,
+            path_bytes: 256 << 20,
             layers: 500,
             json_bytes: 16 << 20,
         }
@@ -39,15 +43,16 @@ pub(crate) struct Budget<'a> {
     pub(crate) limits: &'a Limits,
     bytes: AtomicU64,
     entries: AtomicU64,
+    path_bytes: AtomicU64,
 }
 
 impl<'a> Budget<'a> {
     pub(crate) fn new(limits: &'a Limits) -> Self {
-        let (bytes, entries) = (limits.bytes.into(), limits.entries.into());
         Self {
             limits,
-            bytes,
-            entries,
+            bytes: limits.bytes.into(),
+            entries: limits.entries.into(),
+            path_bytes: limits.path_bytes.into(),
         }
     }
 
@@ -55,6 +60,14 @@ impl<'a> Budget<'a> {
         take(&self.bytes, count).ok_or(LayerError::Limit {
             what: "bytes",
             limit: self.limits.bytes,
+        })
+    }
+
+    /// For a path that is remembered.
+    pub(crate) fn take_path(&self, path: &[u8]) -> Result<(), LayerError> {
+        take(&self.path_bytes, path.len() as u64).ok_or(LayerError::Limit {
+            what: "bytes of directories' paths",
+            limit: self.limits.path_bytes,
         })
     }
 

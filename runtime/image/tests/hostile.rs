@@ -286,6 +286,34 @@ fn bombs() {
         "{error}"
     );
 
+    // Directories that the archive only uses count as well, and so does the length of their paths.
+    let deep = format!("{}file", "d/".repeat(2000));
+    let names: Vec<_> = (0..50).map(|n| format!("{n}/{deep}")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    for (limits, wanted) in [
+        (
+            Limits {
+                entries: 50_000,
+                ..Limits::default()
+            },
+            "entries",
+        ),
+        (
+            Limits {
+                path_bytes: 10 << 20,
+                ..Limits::default()
+            },
+            "bytes of directories' paths",
+        ),
+    ] {
+        let attack = Attack::with("bomb-paths", limits);
+        let error = attack.layers(&[tar_of(&files)]);
+        assert!(
+            matches!(error, LayerError::Limit { what, .. } if what == wanted),
+            "{error}"
+        );
+    }
+
     let attack = Attack::with(
         "bomb-file",
         Limits {

@@ -42,7 +42,8 @@ pub struct Saved {
     /// The unit that this cgroup is, where systemd makes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitPath>,
-    /// The first process and when that was started ([`process::start_time`]), once it exists.
+    /// The first process and when that was started ([`process::start_time`]), once it exists. It is the
+    /// last field: what is before it stays as it is when this is written over.
     pub process: Option<(i32, u64)>,
 }
 
@@ -327,10 +328,18 @@ impl Saved {
 }
 
 /// In one write of a file that is never made shorter, which a process that is killed has done or has
-/// not: what is there is nothing yet, the old content or the new. The directory is on a tmpfs as a
-/// rule: it need not survive the machine. Others do not read without the lock.
+/// not, if it is within a page: what is there is nothing yet, the old content or the new. More than
+/// that is made aside. The directory is on a tmpfs as a rule: it need not survive the machine.
 fn write(path: &Path, content: &[u8]) -> Result<(), OciError> {
     step("make file", path)?;
+    if content.len() > PAGE {
+        let new = path.with_extension("new");
+        let written = fs::write(&new, content).and_then(|()| {
+            fault::step("write")?;
+            fs::rename(&new, path)
+        });
+        return written.map_err(OciError::file("write", path));
+    }
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
     let written = options.open(path).and_then(|mut file| {
@@ -339,6 +348,9 @@ fn write(path: &Path, content: &[u8]) -> Result<(), OciError> {
     });
     written.map_err(OciError::file("write", path))
 }
+
+/// The smallest page of any machine, in bytes.
+const PAGE: usize = 4096;
 
 /// See [`fault`].
 fn step(name: &'static str, path: &Path) -> Result<(), OciError> {

@@ -9,7 +9,7 @@ use image::{
     ImageError, Import, Name, PlatformError, PullEvent, PullOptions, Reference, RegistryError,
     SaveError, Stored,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -105,12 +105,18 @@ impl Images for Service {
         if names.is_empty() {
             return Err(invalid("names", "missing: which images are saved?"));
         }
+        let turn = self.transfer().await?;
         let (mut out, pieces) = Outgoing::new(|piece| v1::SaveImagesResponse { piece });
         let images = Arc::clone(&self.node.images);
-        tokio::task::spawn_blocking(move || match images.save(&names, &mut out) {
-            Ok(()) => {}
-            Err(ImageError::Write(_)) => tracing::debug!(?names, "whoever saved images has gone"),
-            Err(error) => out.fail(status(&error)),
+        tokio::task::spawn_blocking(move || {
+            match images.save(&names, &mut out) {
+                Ok(()) => out.finish(),
+                Err(ImageError::Write(_)) => {
+                    tracing::debug!(?names, "whoever saved images has gone");
+                }
+                Err(error) => out.fail(status(&error)),
+            }
+            drop(turn);
         });
         Ok(Response::new(Box::pin(pieces)))
     }
@@ -125,6 +131,7 @@ impl Images for Service {
             return Err(invalid("options", "missing: they are the first message"));
         };
         let import = import_of(options)?;
+        let _turn = self.transfer().await?;
         let (archive, sending) = Incoming::new();
         let work = self.work(move |images| {
             let image = images.import(archive, &import)?;
@@ -137,9 +144,9 @@ impl Images for Service {
                 "missing: only the first message is another",
             )),
         };
-        let (image, sent) = tokio::join!(work, sending.send_all(requests, piece));
-        sent?;
-        let image = Some(message(image?));
+        // Once one has failed, the other is not waited for.
+        let (image, ()) = tokio::try_join!(work, sending.send_all(requests, piece))?;
+        let image = Some(message(image));
         Ok(Response::new(v1::ImportImageResponse { image }))
     }
 
@@ -213,6 +220,12 @@ impl Images for Service {
 }
 
 impl Service {
+    /// Waits until an archive may be sent or received.
+    async fn transfer(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let turn = Arc::clone(&self.node.transfers).acquire_owned().await;
+        turn.map_err(|error| Status::internal(error.to_string()))
+    }
+
     /// Blocking work on the store; it goes on to its end although the caller may go away.
     async fn work<T: Send + 'static>(
         &self,

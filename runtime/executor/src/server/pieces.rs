@@ -16,19 +16,42 @@ const PIECE: usize = 256 << 10;
 pub(super) struct Outgoing<T> {
     sender: mpsc::Sender<Result<T, Status>>,
     message: fn(Vec<u8>) -> T,
+    finished: bool,
 }
 
 impl<T: Send + 'static> Outgoing<T> {
     /// And the stream that it goes to. `message` makes a message of a piece.
     pub(super) fn new(message: fn(Vec<u8>) -> T) -> (Self, ReceiverStream<Result<T, Status>>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { sender, message }, ReceiverStream::new(receiver))
+        let outgoing = Self {
+            sender,
+            message,
+            finished: false,
+        };
+        (outgoing, ReceiverStream::new(receiver))
+    }
+
+    /// Nothing was left out.
+    pub(super) fn finish(mut self) {
+        self.finished = true;
     }
 
     /// Ends the stream with an error.
-    pub(super) fn fail(self, status: Status) {
+    pub(super) fn fail(mut self, status: Status) {
+        self.finished = true;
         // The caller may have gone.
         let _ = self.sender.blocking_send(Err(status));
+    }
+}
+
+impl<T> Drop for Outgoing<T> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Whoever wrote has panicked: what came so far must not look like all.
+            let _ = self
+                .sender
+                .try_send(Err(Status::internal("the daemon failed")));
+        }
     }
 }
 

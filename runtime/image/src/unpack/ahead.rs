@@ -3,7 +3,11 @@
 use std::{
     io::{self, Read},
     panic,
-    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
     thread::{Builder, Scope, ScopedJoinHandle},
 };
 
@@ -19,6 +23,8 @@ type Piece = (Vec<u8>, usize);
 pub(super) struct Ahead {
     full: Receiver<io::Result<Piece>>,
     empty: Sender<Vec<u8>>,
+    /// Nobody wants any more.
+    over: Arc<AtomicBool>,
     piece: Piece,
     /// How much of the piece was read.
     at: usize,
@@ -38,12 +44,15 @@ pub(super) fn read_ahead<'scope, R: Read + Send + 'scope>(
         // It cannot fail: the other end is here.
         let _ = empty.send(Vec::new());
     }
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
     let thread = Builder::new()
         .name("read ahead".into())
-        .spawn_scoped(scope, move || fill(from, &buffers, &pieces))?;
+        .spawn_scoped(scope, move || fill(from, &buffers, &pieces, &seen))?;
     let ahead = Ahead {
         full,
         empty,
+        over,
         piece: Default::default(),
         at: 0,
     };
@@ -63,10 +72,11 @@ fn fill<R: Read>(
     mut from: R,
     buffers: &Receiver<Vec<u8>>,
     pieces: &SyncSender<io::Result<Piece>>,
+    over: &AtomicBool,
 ) -> R {
     while let Ok(mut buffer) = buffers.recv() {
         buffer.resize(PIECE, 0);
-        let (count, failed) = read_full(&mut from, &mut buffer);
+        let (count, failed) = read_full(&mut from, &mut buffer, over);
         let ended = count < PIECE;
         if count > 0 && pieces.send(Ok((buffer, count))).is_err() {
             break;
@@ -82,10 +92,14 @@ fn fill<R: Read>(
     from
 }
 
-/// Reads until the buffer is full, or there is no more, or it fails.
-fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
+/// Reads until the buffer is full, or there is no more, or it fails, or it is over.
+fn read_full(
+    from: &mut impl Read,
+    buffer: &mut [u8],
+    over: &AtomicBool,
+) -> (usize, Option<io::Error>) {
     let mut count = 0;
-    while count < buffer.len() {
+    while count < buffer.len() && !over.load(Ordering::Relaxed) {
         match from.read(&mut buffer[count..]) {
             Ok(0) => break,
             Ok(more) => count += more,
@@ -94,6 +108,12 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Erro
         }
     }
     (count, None)
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Read for Ahead {

@@ -36,6 +36,7 @@ pub(crate) fn apply(layers: &[impl AsRef<Path>], root: &Path) -> Result<(), Stor
             from: open(layer)?,
             to: open(root)?,
             links: HashMap::new(),
+            remembered: 0,
         };
         copy.run().map_err(|failed| {
             let path = layer.join(failed.path.as_os_str());
@@ -50,7 +51,12 @@ struct Copy {
     to: Tree,
     /// Where a file with more than one name was copied to, by its inode.
     links: HashMap<(u64, u64), EntryPath>,
+    /// Bytes of these paths.
+    remembered: usize,
 }
+
+/// No more are remembered: a further name of a file becomes a file of its own then.
+const MAX_REMEMBERED: usize = 256 << 20;
 
 /// What failed, and where in the layer.
 struct Failed {
@@ -108,10 +114,16 @@ impl Copy {
             .handle(path)
             .map_err(failed("opening the copy of"))?;
         let names = tree::names(&from).map_err(failed("listing"))?;
+        let is_mark = |found: Option<FileStat>| {
+            found.is_some_and(|found| tree::file_type(&found) == SFlag::S_IFSOCK)
+        };
         if names.iter().any(|name| name == marks::OPAQUE) {
-            clear(&to).map_err(failed("hiding what is below"))?;
+            let mark = tree::look(&from, OsStr::new(marks::OPAQUE));
+            if is_mark(mark.map_err(failed("looking into"))?) {
+                clear(&to).map_err(failed("hiding what is below"))?;
+            }
         }
-        for name in names.iter().filter(|name| *name != marks::OPAQUE) {
+        for name in &names {
             let Some(stat) = tree::look(&from, name).map_err(failed("looking into"))? else {
                 continue;
             };
@@ -155,7 +167,11 @@ impl Copy {
             if let Some(first) = self.links.get(&inode) {
                 return self.link(first, child);
             }
-            self.links.insert(inode, child.path.clone());
+            let length = child.path.as_bytes().len();
+            if self.remembered + length <= MAX_REMEMBERED {
+                self.remembered += length;
+                self.links.insert(inode, child.path.clone());
+            }
         }
         self.node(child, kind)?;
         let mut metadata = Metadata::of(&child.stat);

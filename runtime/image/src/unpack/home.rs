@@ -42,7 +42,7 @@ impl Homes {
         })
     }
 
-    /// The path of a new file in the layer, without links. `path` is how the archive calls it. None where
+    /// The path of a new file in the layer, without links, unless that is too long to find it again. `path` is how the archive calls it. None where
     /// the path is longer than the kernel can tell.
     pub(super) fn of(
         &mut self,
@@ -55,7 +55,7 @@ impl Homes {
         if let Some((named, real)) = &self.parent
             && *named == parent
         {
-            return Ok(Some(real.join(name)));
+            return Ok(usable(real.join(name)));
         }
         let found = match path_of(directory) {
             Ok(found) => found,
@@ -75,7 +75,7 @@ impl Homes {
         };
         let home = real.join(name);
         self.parent = Some((parent, real));
-        Ok(Some(home))
+        Ok(usable(home))
     }
 
     /// Removes `name` in `directory` with all that is below it, as [`tree::remove`] does. The content
@@ -95,6 +95,11 @@ impl Homes {
             fcntl::renameat(directory, name, replaced, number.as_str())
         })
     }
+}
+
+/// The kernel takes no longer path than this (`PATH_MAX` in linux/limits.h, with its NUL).
+fn usable(path: EntryPath) -> Option<EntryPath> {
+    (path.as_bytes().len() < 4096).then_some(path)
 }
 
 fn open((path, opened): &mut (PathBuf, Option<OwnedFd>)) -> Result<BorrowedFd<'_>, Errno> {

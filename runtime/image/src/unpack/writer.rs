@@ -143,6 +143,7 @@ impl<'a> Writer<'a> {
         let existing = self.at(tree::look(&place.directory, name), "looking at the name")?;
         if entry.kind == Kind::Directory {
             self.directory(&place, existing)?;
+            self.budget.take_path(path.as_bytes())?;
             self.times.insert(path.clone(), entry.mtime);
             self.implied.remove(&path);
         } else {
@@ -247,6 +248,9 @@ impl<'a> Writer<'a> {
                     return self.refuse(format!("`{file}` is not a directory"));
                 }
                 if kind != Some(SFlag::S_IFDIR) {
+                    // As if the archive had an entry for it.
+                    self.budget.take_entry()?;
+                    self.budget.take_path(next.as_bytes())?;
                     self.implied.insert(next.clone());
                 }
                 let place = Place {

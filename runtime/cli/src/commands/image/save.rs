@@ -29,7 +29,7 @@ pub async fn run(daemon: &Daemon, args: &SaveArgs) -> Result<(), CliError> {
             .await
             .map_err(|status| daemon.error(&doing, &status))?
         {
-            target.write(&response.piece)?;
+            target.write(response.piece).await?;
         }
         Ok(())
     };
@@ -85,12 +85,21 @@ impl Target {
         Ok(Self::Beside(file, path))
     }
 
-    fn write(&mut self, piece: &[u8]) -> Result<(), CliError> {
+    async fn write(&mut self, piece: Vec<u8>) -> Result<(), CliError> {
         match self {
             // Not as with texts: an archive is of no use if its reader has gone.
-            Self::Stdout => io::stdout().write_all(piece).map_err(CliError::Output),
-            Self::Direct(file, path) => file.write_all(piece).map_err(|error| failed(path, error)),
-            Self::Beside(file, path) => file.write_all(piece).map_err(|error| failed(path, error)),
+            Self::Stdout => aside(move || io::stdout().write_all(&piece))
+                .await
+                .map_err(CliError::Output),
+            Self::Direct(file, path) => {
+                let cloned = file.try_clone();
+                let written = match cloned {
+                    Ok(mut file) => aside(move || file.write_all(&piece)).await,
+                    Err(error) => Err(error),
+                };
+                written.map_err(|error| failed(path, error))
+            }
+            Self::Beside(file, path) => file.write_all(&piece).map_err(|error| failed(path, error)),
         }
     }
 
@@ -106,6 +115,12 @@ impl Target {
                 .map_err(|error| failed(&path, error)),
         }
     }
+}
+
+/// In another thread: a reader that reads nothing must not keep this one from hearing signals.
+async fn aside(write: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    let written = tokio::task::spawn_blocking(write).await;
+    written.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn failed(path: &Path, error: io::Error) -> CliError {
