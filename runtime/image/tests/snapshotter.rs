@@ -124,6 +124,44 @@ fn a_directory_as_image_is_copied_without_its_sockets() {
     assert_eq!(listed(&root), ["./a", "./a/file"]);
 }
 
+#[test]
+fn copies_share_their_content_where_the_file_system_can() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace: root is needed");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+    let place = Place::new("reflink");
+    let point = place.join("xfs");
+    fs::create_dir(&point).expect("a directory");
+    let _mounted = Mounted(point.clone());
+    sh(&format!(
+        "modprobe -q loop || true; modprobe -q xfs || true
+         truncate -s 400M {0}; mkfs.xfs -q -m reflink=1 {0}; mount -o loop {0} {1}",
+        place.join("disk").display(),
+        point.display()
+    ));
+    let store = open(&point.join("store"), Some(Snapshotter::Native)).expect("a store");
+    let content: Vec<u8> = (0u32..8 << 20).flat_map(u32::to_le_bytes).collect();
+    let image = load(&place, &store, &[tar_of(&[("big", &content)])]);
+    let used = || {
+        let used = sh(&format!(
+            "sync -f {0}; df --output=used -k {0} | tail -1",
+            point.display()
+        ));
+        used.trim().parse::<u64>().expect("a number")
+    };
+    let before = used();
+    let [one, two] = ["one", "two"].map(|key| store.snapshot(&image, key).expect("a copy"));
+    let more = used() - before;
+    assert!(more < 4 << 10, "{more} KiB for two copies of 32 MiB");
+    // What is written to one is its own.
+    sh(&format!(
+        "printf x | dd of={}/big conv=notrunc 2>/dev/null",
+        root_of(&one).display()
+    ));
+    let other = fs::read(root_of(&two).join("big")).expect("the file");
+    assert!(other == content, "the other copy has changed");
+}
+
 fn listed(root: &Path) -> Vec<String> {
     let found = sh(&format!("cd {}; find . -mindepth 1 | sort", root.display()));
     found.lines().map(str::to_owned).collect()
