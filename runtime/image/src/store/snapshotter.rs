@@ -84,7 +84,7 @@ impl Snapshotter {
                 }
             },
         };
-        if known != Some(chosen) || is_empty {
+        if known != Some(chosen) {
             disk.write(&path, format!("{chosen}\n").as_bytes())?;
         }
         Ok(chosen)

@@ -163,8 +163,7 @@ enum End {
 
 /// Whether the marks of a layer can be made in `directory`; what is tried stays.
 pub(crate) fn try_marks(directory: &Path, marks: Marks) -> Result<(), (&'static str, Errno)> {
-    let open = || Tree::open(directory);
-    let tree = open().map_err(|errno| ("opening a directory", errno))?;
+    let tree = Tree::open(directory).map_err(|errno| ("opening a directory", errno))?;
     marks.whiteout(tree.root(), OsStr::new("whiteout"))?;
     marks.opaque(tree.root(), OsStr::new("."))
 }
