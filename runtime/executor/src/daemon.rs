@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use netdp::Settings;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::assign;
 use crate::config::Options;
@@ -14,6 +13,7 @@ use crate::node::{Node, PlaneHost, RestoreError};
 use crate::notify::notify;
 use crate::plane::{Plane, PlaneError};
 use crate::server;
+use crate::stop::Stop;
 use crate::store::{Store, StoreError};
 use crate::task;
 
@@ -55,11 +55,11 @@ pub enum DaemonError {
     Signals(#[source] std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT. Tasks and their networking go on without it.
+/// Runs until `stop`. Tasks and their networking go on without it.
 ///
 /// # Errors
 /// Why it could not begin, or go on.
-pub async fn run(options: Options) -> Result<(), DaemonError> {
+pub async fn run(options: Options, stop: Stop) -> Result<(), DaemonError> {
     // The socket's group must come through the second.
     let _state_lock = DirLock::take(&options.state_dir, 0o700)?;
     let _run_lock = DirLock::take(&options.run_dir, 0o711)?;
@@ -68,8 +68,6 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     // Before anything is touched: who else serves this socket also runs these tasks.
     let socket = options.socket_path();
     let listener = lock::listen(&socket, group.as_ref())?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
 
     let (store, content) = Store::open(&options.state_dir.join("executor.redb"))?;
     let images = image::Options {
@@ -100,16 +98,11 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         task::follow(&node, id, local.want());
     }
 
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
     tracing::info!(socket = %socket.display(), engine = plane.facts().engine.name(), "ready");
     tell("READY=1");
     let result = tokio::select! {
-        result = server::serve(node, listener, group, stop) => result.map_err(DaemonError::from),
+        result = server::serve(node, listener, group) => result.map_err(DaemonError::from),
+        result = stop.wait() => result.map_err(DaemonError::Signals),
         _ = plane_ended => Err(DaemonError::PlaneEnded),
     };
     tell("STOPPING=1");

@@ -17,6 +17,7 @@ pub mod plane;
 pub mod record;
 pub mod server;
 pub mod status;
+pub mod stop;
 pub mod store;
 pub mod task;
 pub mod validate;

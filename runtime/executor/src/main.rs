@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use executor::config::Options;
+use executor::stop::Stop;
 use executor::{daemon, open_files};
 use tracing_subscriber::EnvFilter;
 
@@ -24,6 +25,13 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     open_files::raise();
+    let stop = match Stop::listen() {
+        Ok(stop) => stop,
+        Err(error) => {
+            eprintln!("fairleadd: cannot listen for signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -34,7 +42,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(daemon::run(options));
+    let result = runtime.block_on(daemon::run(options, stop));
     // Blocking work, such as a pull, may last; the next daemon begins it anew.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {

@@ -37,7 +37,7 @@ struct Service {
     machine: describe::Machine,
 }
 
-/// Serves until `stop` ends. Calls that have no end are cut off then.
+/// Serves until it is dropped. Calls that have no end are cut off then.
 ///
 /// # Errors
 /// When the listener fails.
@@ -45,7 +45,6 @@ pub async fn serve(
     node: Arc<Node>,
     listener: UnixListener,
     group: Option<Group>,
-    stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let machine = describe::Machine::detect();
     let check = peer::Check::new(group);
@@ -58,14 +57,11 @@ pub async fn serve(
     let images = ImagesServer::new(images)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let serving = tonic::transport::Server::builder()
+    tonic::transport::Server::builder()
         .add_service(InterceptedService::new(executor, check.clone()))
         .add_service(InterceptedService::new(images, check))
-        .serve_with_incoming(UnixListenerStream::new(listener));
-    tokio::select! {
-        result = serving => result,
-        () = stop => Ok(()),
-    }
+        .serve_with_incoming(UnixListenerStream::new(listener))
+        .await
 }
 
 #[tonic::async_trait]

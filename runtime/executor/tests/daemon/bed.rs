@@ -112,15 +112,20 @@ impl Daemon {
     }
 
     pub fn launch(&mut self) {
+        self.spawn();
+        wait_for("the socket", || {
+            std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    /// Starts it, and does not wait until it serves.
+    pub fn spawn(&mut self) {
         let log = fs::File::options()
             .create(true)
             .append(true)
             .open(self.log_path())
             .unwrap();
         self.child = Some(self.command().stderr(log).spawn().unwrap());
-        wait_for("the socket", || {
-            std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
-        });
     }
 
     pub fn log_path(&self) -> PathBuf {

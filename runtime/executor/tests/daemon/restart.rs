@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -194,6 +195,22 @@ async fn one_daemon_for_each_directory_and_socket() {
         .describe(v1::DescribeRequest {})
         .await
         .unwrap();
+}
+
+/// Also the one that comes while it starts, wherever it then is.
+#[test]
+fn sigterm_ends_it_at_any_moment() {
+    let mut daemon = Daemon::start("moment");
+    daemon.end(Signal::SIGTERM);
+    for moment in 0..60 {
+        daemon.spawn();
+        std::thread::sleep(Duration::from_millis(moment));
+        let status = daemon.end(Signal::SIGTERM);
+        // Before it listens for signals, the kernel ends it.
+        let early = status.signal() == Some(libc::SIGTERM);
+        assert!(status.success() || early, "after {moment} ms: {status}");
+    }
+    daemon.launch();
 }
 
 /// A file system that is taken away with the test, whoever still uses it.

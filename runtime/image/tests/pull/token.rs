@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -49,6 +50,9 @@ impl Issuer {
 
     /// A token for `scope`, good for so many seconds.
     pub fn token(&self, scope: &str, life: u64) -> String {
+        // No two are the same: they are signed in files that are named after what they say.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed).to_string();
         let certificate = STANDARD.encode(fs::read(self.folder.join("cert.der")).expect("a file"));
         let header = json!({"typ": "JWT", "alg": "RS256", "x5c": [certificate]});
         let now = SystemTime::now()
@@ -59,7 +63,7 @@ impl Issuer {
         let mut part = || parts.next().unwrap_or_default();
         let access = json!([{"type": part(), "name": part(), "actions": [part()]}]);
         let claims = json!({
-            "iss": "the-issuer", "sub": "me", "aud": "the-registry", "jti": "1",
+            "iss": "the-issuer", "sub": "me", "aud": "the-registry", "jti": number,
             "nbf": now - 10, "iat": now, "exp": now + life, "access": access,
         });
         let encode = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
