@@ -18,8 +18,12 @@ pub(crate) enum Pin {
     UdpPort(u16),
     /// A backend: entries whose answers come from it.
     Backend(IpAddr),
+    /// The same, of UDP alone.
+    UdpBackend(IpAddr),
     /// A backend of a VIP: entries to the VIP whose answers come from the backend.
     VipBackend(IpAddr, IpAddr),
+    /// The same, of UDP alone.
+    UdpVipBackend(IpAddr, IpAddr),
 }
 
 impl std::fmt::Display for Pin {
@@ -27,7 +31,9 @@ impl std::fmt::Display for Pin {
         match self {
             Self::UdpPort(port) => write!(f, "udp {port}"),
             Self::Backend(backend) => write!(f, "backend {backend}"),
+            Self::UdpBackend(backend) => write!(f, "udp-backend {backend}"),
             Self::VipBackend(vip, backend) => write!(f, "vip {vip} {backend}"),
+            Self::UdpVipBackend(vip, backend) => write!(f, "udp-vip {vip} {backend}"),
         }
     }
 }
@@ -39,9 +45,14 @@ impl Pin {
         match words[..] {
             ["udp", port] => Some(Self::UdpPort(port.parse().ok()?)),
             ["backend", backend] => Some(Self::Backend(backend.parse().ok()?)),
+            ["udp-backend", backend] => Some(Self::UdpBackend(backend.parse().ok()?)),
             ["vip", vip, backend] => {
                 Some(Self::VipBackend(vip.parse().ok()?, backend.parse().ok()?))
             }
+            ["udp-vip", vip, backend] => Some(Self::UdpVipBackend(
+                vip.parse().ok()?,
+                backend.parse().ok()?,
+            )),
             _ => None,
         }
     }
@@ -128,8 +139,14 @@ impl Pin {
         match self {
             Self::UdpPort(port) => original.protocol == UDP && original.destination_port == port,
             Self::Backend(backend) => reply.source == Some(backend),
+            Self::UdpBackend(backend) => {
+                original.protocol == UDP && Self::Backend(backend).holds(original, reply)
+            }
             Self::VipBackend(vip, backend) => {
                 original.destination == Some(vip) && reply.source == Some(backend)
+            }
+            Self::UdpVipBackend(vip, backend) => {
+                original.protocol == UDP && Self::VipBackend(vip, backend).holds(original, reply)
             }
         }
     }
@@ -191,6 +208,19 @@ mod tests {
         assert!(Pin::VipBackend(vip, backend).holds(&to, &from));
         assert!(Pin::Backend(backend).holds(&to, &from));
         assert!(!Pin::VipBackend(backend, vip).holds(&to, &from));
-        assert!(!Pin::UdpPort(80).holds(&to, &from), "TCP");
+        let udp = Tuple {
+            protocol: UDP,
+            destination: Some(vip),
+            destination_port: 80,
+            ..Tuple::default()
+        };
+        for pin in [
+            Pin::UdpPort(80),
+            Pin::UdpBackend(backend),
+            Pin::UdpVipBackend(vip, backend),
+        ] {
+            assert!(!pin.holds(&to, &from), "{pin}, TCP");
+            assert!(pin.holds(&udp, &from), "{pin}");
+        }
     }
 }

@@ -267,7 +267,7 @@ pub struct Endpoint {
 pub enum Backend {
     /// Gets new connections, by this weight (1 to 65535).
     Enabled(u16),
-    /// Keeps its connections, gets no new ones.
+    /// Keeps its connections, gets no new ones. Its flows of UDP go to another backend after a second.
     Draining,
     /// Gets none: its task does not run yet, or its node could not answer yet.
     Disabled,

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::balancer::Balancer;
 use crate::build::{self, Index, Underlay, View};
-use crate::desired::{Desired, Engine, Node, Protocol};
+use crate::desired::{Backend, Desired, Engine, Node, Protocol};
 use crate::error::NetdpError;
 use crate::features::{Feature, probe};
 use crate::namespace::{Cleanup, Namespace, Spec, remove_record, settle};
@@ -15,6 +16,10 @@ use crate::netns::Netns;
 use crate::ports::PortTable;
 use crate::report::{Healed, NetworkState, Object, Report};
 use crate::underlay;
+
+/// How long a backend drains before its flows of UDP are sent to another one: what it was asked before is
+/// answered by then. Its connections stay as long as it does.
+const FLOWS_STAY: Duration = Duration::from_secs(1);
 
 /// How a data plane is set up.
 #[derive(Debug, Clone)]
@@ -56,6 +61,8 @@ pub struct DataPlane {
     balancer: Option<Balancer>,
     ports: PortTable,
     underlay: Option<Underlay>,
+    /// Since when endpoints drain, by id; a data plane before this one is not asked.
+    draining: BTreeMap<String, Instant>,
     /// Whether leftovers of an earlier process have been looked for.
     swept: bool,
 }
@@ -96,6 +103,7 @@ impl DataPlane {
             balancer: None,
             ports: PortTable::default(),
             underlay: None,
+            draining: BTreeMap::new(),
             swept: false,
         })
     }
@@ -170,7 +178,11 @@ impl DataPlane {
         let gwbridge = self.settings.gwbridge.clone();
         let idle = Underlay::default();
         let nothing = BTreeMap::new();
-        let index = Index::of(&desired);
+        self.note_draining(&desired);
+        let index = Index::of(&desired, |endpoint| {
+            let since = self.draining.get(endpoint);
+            since.is_some_and(|since| since.elapsed() >= FLOWS_STAY)
+        });
         let mut view = View {
             desired: &desired,
             index: &index,
@@ -240,6 +252,13 @@ impl DataPlane {
         let wanted = objects(&view).into_iter().collect();
         self.retire(&wanted, &mut report);
         report
+    }
+
+    fn note_draining(&mut self, desired: &Desired) {
+        let endpoints = desired.endpoints.iter();
+        let draining = endpoints.filter(|(_, endpoint)| endpoint.backend == Backend::Draining);
+        let since = |id| self.draining.get(id).copied().unwrap_or_else(Instant::now);
+        self.draining = draining.map(|(id, _)| (id.clone(), since(id))).collect();
     }
 
     /// Holds the services' published ports; the ones that somebody else has are returned, and are

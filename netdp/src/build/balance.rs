@@ -65,7 +65,7 @@ impl Pick {
 }
 
 /// Adds the sets and chains to `table`, and returns the rules for the base chain. Choices without
-/// backends are left out.
+/// backends get no new connections, and keep those that are established.
 pub(super) fn add(table: &mut Table, layout: &Layout, choices: &[Choice]) -> Vec<Rule> {
     let mut services = Set::verdicts("services", &layout.key);
     let mut key = layout.key.clone();
@@ -87,8 +87,13 @@ pub(super) fn add(table: &mut Table, layout: &Layout, choices: &[Choice]) -> Vec
             backends.insert_value(&key, backend);
         }
     }
-    if services.is_empty() {
+    if choices.is_empty() {
         return Vec::new();
+    }
+    if picks.is_empty() {
+        // Nothing leads there. But the kernel tracks and translates connections only where a rule could
+        // translate one (nft_nat_init), and those of a last backend that drains are to go on.
+        picks.insert((Pick::Random, 1));
     }
     for (pick, count) in picks {
         table.chain(&pick.chain(count), vec![pick_rule(layout, pick, count)]);

@@ -35,8 +35,13 @@ pub(super) fn extend(spec: &mut Spec, view: &View<'_>, id: &str, network: &Netwo
     for ip in Ip::BOTH.into_iter().filter(|ip| has_ingress(view, *ip)) {
         routing(spec, network, ip);
         neighbours(spec, view, id, network, ip);
-        for backend in backend_addresses(view, id, ip) {
-            spec.pins.insert(Pin::Backend(backend));
+        for target in view.all_backends(id, ip.is_v6()) {
+            if target.backend != Backend::Disabled {
+                spec.pins.insert(Pin::Backend(target.address));
+            }
+            if target.keeps_flows {
+                spec.pins.insert(Pin::UdpBackend(target.address));
+            }
         }
         if view.engine == Engine::Nft {
             let table = table(view, id, ip);
@@ -145,22 +150,6 @@ fn neighbours(spec: &mut Spec, view: &View<'_>, id: &str, network: &Network, ip:
     }
 }
 
-fn backend_addresses<'a>(
-    view: &'a View<'_>,
-    id: &'a str,
-    ip: Ip,
-) -> impl Iterator<Item = IpAddr> + 'a {
-    let endpoints = view
-        .desired
-        .endpoints
-        .values()
-        .filter(move |e| e.network == id);
-    let serving = endpoints.filter(|e| e.service.is_some() && e.backend != Backend::Disabled);
-    serving
-        .flat_map(|e| e.addresses.iter().copied())
-        .filter(move |a| Ip::of(*a) == ip)
-}
-
 /// One published port and where it leads.
 #[derive(Debug)]
 pub(crate) struct VirtualService {
@@ -190,9 +179,10 @@ pub(crate) fn virtual_services(view: &View<'_>) -> Vec<VirtualService> {
                 .unwrap_or(port.target);
             let backends: Vec<_> = view
                 .backends(id, ingress, ip.is_v6())
-                .filter_map(|(address, backend)| match backend {
-                    Backend::Enabled(weight) => Some((address, wire, weight)),
-                    Backend::Draining => Some((address, wire, 0)),
+                .filter(|target| target.keeps_flows || port.protocol != Protocol::Udp)
+                .filter_map(|target| match target.backend {
+                    Backend::Enabled(weight) => Some((target.address, wire, weight)),
+                    Backend::Draining => Some((target.address, wire, 0)),
                     Backend::Disabled => None,
                 })
                 .collect();

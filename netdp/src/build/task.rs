@@ -193,16 +193,16 @@ fn virtual_addresses(
                 .filter(|(network, _)| *network == leg.network);
             for (_, vip) in vips.filter(|(_, vip)| Ip::of(*vip) == ip) {
                 let mut backends = Vec::new();
-                for (address, backend) in view.backends(id, &leg.network, ip.is_v6()) {
-                    match backend {
-                        Backend::Enabled(_) => {
-                            backends.push(vec![Value::Address(address)]);
-                            spec.pins.insert(Pin::VipBackend(*vip, address));
-                        }
-                        Backend::Draining => {
-                            spec.pins.insert(Pin::VipBackend(*vip, address));
-                        }
-                        Backend::Disabled => {}
+                for target in view.backends(id, &leg.network, ip.is_v6()) {
+                    let address = target.address;
+                    if matches!(target.backend, Backend::Enabled(_)) {
+                        backends.push(vec![Value::Address(address)]);
+                    }
+                    if target.backend != Backend::Disabled {
+                        spec.pins.insert(Pin::VipBackend(*vip, address));
+                    }
+                    if target.keeps_flows {
+                        spec.pins.insert(Pin::UdpVipBackend(*vip, address));
                     }
                 }
                 if backends.is_empty() {

@@ -21,25 +21,72 @@ pub(crate) struct Underlay {
 #[derive(Debug, Default)]
 pub(crate) struct Index<'a> {
     /// By network and service, in the order of the endpoints' ids.
-    backends: HashMap<&'a str, HashMap<&'a str, Vec<&'a Endpoint>>>,
+    backends: HashMap<&'a str, HashMap<&'a str, Vec<Candidate<'a>>>>,
     /// The first endpoint of a task on a network that is one of a service, by task and network.
     service: HashMap<&'a str, HashMap<&'a str, &'a str>>,
 }
 
+/// An endpoint of a service.
+#[derive(Debug, Clone, Copy)]
+struct Candidate<'a> {
+    endpoint: &'a Endpoint,
+    /// It has been draining for long enough that answers of before have arrived.
+    has_drained: bool,
+}
+
 impl<'a> Index<'a> {
-    pub(crate) fn of(desired: &'a Desired) -> Self {
+    /// `has_drained` is asked with the endpoint's id.
+    pub(crate) fn of(desired: &'a Desired, has_drained: impl Fn(&str) -> bool) -> Self {
         let mut index = Self::default();
-        for endpoint in desired.endpoints.values() {
+        for (id, endpoint) in &desired.endpoints {
             let network = endpoint.network.as_str();
             if let Some(service) = endpoint.service.as_deref() {
                 let services = index.backends.entry(network).or_default();
-                services.entry(service).or_default().push(endpoint);
+                services.entry(service).or_default().push(Candidate {
+                    endpoint,
+                    has_drained: has_drained(id),
+                });
                 let networks = index.service.entry(&endpoint.task).or_default();
                 networks.entry(network).or_insert(service);
             }
         }
         index
     }
+}
+
+/// One address of a backend.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) address: IpAddr,
+    pub(crate) backend: Backend,
+    /// Whether it keeps its flows of UDP.
+    pub(crate) keeps_flows: bool,
+}
+
+/// Those of one service, of one family. Where a backend has drained for a while and there is another one,
+/// its flows go there: they have no end that could be waited for, and the next datagram of each would be lost
+/// when the backend stops.
+fn targets(endpoints: &[Candidate<'_>], ipv6: bool) -> impl Iterator<Item = Target> {
+    let addresses = move |endpoint: &Endpoint| {
+        let all = endpoint.addresses.clone().into_iter();
+        all.filter(move |address| address.is_ipv6() == ipv6)
+    };
+    let is_enabled = |endpoint: &Endpoint| matches!(endpoint.backend, Backend::Enabled(_));
+    let mut others = endpoints.iter().filter(|c| is_enabled(c.endpoint));
+    let another = others.any(|c| addresses(c.endpoint).next().is_some());
+    endpoints.iter().flat_map(move |candidate| {
+        let backend = candidate.endpoint.backend;
+        let keeps_flows = match backend {
+            Backend::Enabled(_) => true,
+            Backend::Draining => !(candidate.has_drained && another),
+            Backend::Disabled => false,
+        };
+        addresses(candidate.endpoint).map(move |address| Target {
+            address,
+            backend,
+            keeps_flows,
+        })
+    })
 }
 
 /// Everything that a spec is built from.
@@ -178,21 +225,22 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Backends of a service on a network, of one family: address and whether it gets new
-    /// connections, by what weight.
+    /// Backends of a service on a network, of one family.
     pub(crate) fn backends(
         &self,
         service: &str,
         network: &str,
         ipv6: bool,
-    ) -> impl Iterator<Item = (IpAddr, Backend)> {
+    ) -> impl Iterator<Item = Target> {
         let services = self.index.backends.get(network);
         let endpoints = services.and_then(|services| services.get(service));
-        endpoints.into_iter().flatten().flat_map(move |endpoint| {
-            let addresses = endpoint.addresses.iter().copied();
-            let addresses = addresses.filter(move |address| address.is_ipv6() == ipv6);
-            addresses.map(move |address| (address, endpoint.backend))
-        })
+        targets(endpoints.map_or(&[], Vec::as_slice), ipv6)
+    }
+
+    /// Backends of all services on a network, of one family.
+    pub(crate) fn all_backends(&self, network: &str, ipv6: bool) -> impl Iterator<Item = Target> {
+        let services = self.index.backends.get(network).into_iter().flatten();
+        services.flat_map(move |(_, endpoints)| targets(endpoints, ipv6))
     }
 
     /// The service that a local task serves on the ingress network.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use netdp::{Backend, Engine, Port, Protocol};
+use netdp::{Backend, DataPlane, Engine, Port, Protocol};
 
 use crate::lab::{self, ask_udp, exchange, inside};
 use crate::{answers, both, web};
@@ -25,7 +27,7 @@ fn removal_leaves_nothing() {
         }
         let report = node.apply(&empty);
         assert!(report.failures.is_empty(), "{:?}", report.failures);
-        let report = node.with(netdp::DataPlane::reconcile);
+        let report = node.with(DataPlane::reconcile);
         assert!(report.failures.is_empty(), "{:?}", report.failures);
         for directory in ["netns", "tables"] {
             let files = std::fs::read_dir(node.run_dir.join(directory)).unwrap();
@@ -64,7 +66,7 @@ fn damage_is_repaired() {
         );
     };
     works();
-    let quiet = lab.nodes[0].with(netdp::DataPlane::reconcile);
+    let quiet = lab.nodes[0].with(DataPlane::reconcile);
     assert!(
         quiet.healed.is_empty(),
         "nothing was damaged: {:?}",
@@ -102,14 +104,14 @@ fn damage_is_repaired() {
         // A link that a bridge's or veth's loss takes along may need a second look.
         let mut healed = Vec::new();
         for _ in 0..3 {
-            let report = lab.nodes[0].with(netdp::DataPlane::reconcile);
+            let report = lab.nodes[0].with(DataPlane::reconcile);
             healed.extend(report.healed);
             if report.failures.is_empty() {
                 break;
             }
         }
         assert!(!healed.is_empty(), "{damage}: nothing was reported");
-        let report = lab.nodes[0].with(netdp::DataPlane::reconcile);
+        let report = lab.nodes[0].with(DataPlane::reconcile);
         assert!(
             report.failures.is_empty(),
             "{damage}: {:?}",
@@ -251,9 +253,9 @@ fn draining_loses_nothing() {
     lab.apply();
     for load in [load, inner] {
         // However slow the machine is.
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let end = std::time::Instant::now() + Duration::from_secs(60);
         while load.answered() <= 10 && std::time::Instant::now() < end {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
         let (good, bad) = load.stop();
         assert!(good > 10, "{good}");
@@ -264,6 +266,93 @@ fn draining_loses_nothing() {
             good + bad.len(),
             bad[0]
         );
+    }
+}
+
+/// Flows of UDP leave a backend that has drained for a while, and nothing is lost when it goes. The last
+/// backend keeps them, and its connections.
+#[test]
+fn udp_flows_leave_a_backend_that_drains() {
+    let mut lab = web("udpdrain");
+    let (client, task) = (lab.client(), lab.task("t1-21"));
+    let places = [
+        (&client, "192.0.2.1:5353"),
+        (&client, "192.0.2.3:5353"),
+        (&client, "[2001:db8::2]:5353"),
+        (&task, "10.1.0.2:53"),
+    ];
+    let open = |(from, to): (&PathBuf, &str)| {
+        let any = if to.starts_with('[') {
+            "[::]:0"
+        } else {
+            "0.0.0.0:0"
+        };
+        lab::flow(from, any, to).unwrap()
+    };
+    let flows: Vec<_> = places
+        .iter()
+        .cycle()
+        .take(32)
+        .map(|place| open(*place))
+        .collect();
+    let servers = |when: &str| -> BTreeSet<String> {
+        let answer =
+            |flow| lab::exchange_udp(flow).unwrap_or_else(|e| panic!("{when}, {flow:?}: {e}"));
+        let server = |answer: String| answer.split(' ').next().unwrap().to_owned();
+        flows.iter().map(answer).map(server).collect()
+    };
+    let only = |task: &str| BTreeSet::from([task.to_owned()]);
+    assert_eq!(servers("before").len(), 2);
+    let connections = [(&client, "192.0.2.3:8080"), (&task, "10.1.0.2:80")].map(|(from, to)| {
+        loop {
+            let mut kept = lab::connect_from(from, "0.0.0.0:0", to).unwrap();
+            if exchange(&mut kept).unwrap().starts_with("t2-12") {
+                break kept;
+            }
+        }
+    });
+
+    let under_load = |change: &dyn Fn()| {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    servers("meanwhile");
+                }
+            });
+            change();
+            done.store(true, Ordering::Relaxed);
+        });
+    };
+    let drain_on = |lab: &lab::Lab| {
+        std::thread::sleep(Duration::from_secs(1));
+        for node in &lab.nodes {
+            let report = node.with(DataPlane::reconcile);
+            assert!(report.healed.is_empty(), "{report:?}");
+        }
+    };
+    lab.set_backend("t1-11", Backend::Draining);
+    under_load(&|| lab.apply());
+    assert_eq!(servers("begun").len(), 2, "answers that are on their way");
+    // What is on its way just now would be lost: a flow is translated in one way at a time.
+    drain_on(&lab);
+    assert_eq!(servers("drained"), only("t2-12"));
+    for desired in &mut lab.desired {
+        desired
+            .endpoints
+            .retain(|_, endpoint| endpoint.task != "t1-11");
+        desired.sandboxes.remove("t1-11");
+    }
+    under_load(&|| lab.apply());
+    assert_eq!(servers("removed"), only("t2-12"));
+    lab.set_backend("t2-12", Backend::Draining);
+    under_load(&|| {
+        lab.apply();
+        drain_on(&lab);
+    });
+    assert_eq!(servers("alone"), only("t2-12"));
+    for mut kept in connections {
+        assert!(exchange(&mut kept).unwrap().starts_with("t2-12"));
     }
 }
 
@@ -345,7 +434,7 @@ fn a_change_of_the_balancing_is_planned_from_what_was_committed() {
     // The new one is there, in both protocols of IP; the other was not looked at.
     assert_eq!(lines(&table(), "-A -t"), lines(&whole, "-A -t") + 2);
     assert_eq!(lines(&table(), "-a -u"), lines(&whole, "-a -u") - 1);
-    let report = lab.nodes[0].with(netdp::DataPlane::reconcile);
+    let report = lab.nodes[0].with(DataPlane::reconcile);
     assert_eq!(report.healed.len(), 1, "{report:?}");
     assert_eq!(lines(&table(), "-a -u"), lines(&whole, "-a -u"));
 

@@ -475,17 +475,27 @@ pub fn exchange(stream: &mut TcpStream) -> Result<String, std::io::Error> {
     Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
 }
 
-/// Asks a UDP server once.
-pub fn ask_udp(from: &Path, local: &str, to: &str) -> Result<String, std::io::Error> {
+/// A UDP socket that has one partner.
+pub fn flow(from: &Path, local: &str, to: &str) -> Result<UdpSocket, std::io::Error> {
     inside(from, || {
         let socket = UdpSocket::bind(local)?;
         socket.set_read_timeout(Some(WAIT))?;
         socket.connect(to)?;
-        socket.send(b"who?")?;
-        let mut buffer = [0; 200];
-        let n = socket.recv(&mut buffer)?;
-        Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+        Ok(socket)
     })
+}
+
+/// One question of a flow; a lost datagram is an error.
+pub fn exchange_udp(flow: &UdpSocket) -> Result<String, std::io::Error> {
+    flow.send(b"who?")?;
+    let mut buffer = [0; 200];
+    let n = flow.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+}
+
+/// Asks a UDP server once.
+pub fn ask_udp(from: &Path, local: &str, to: &str) -> Result<String, std::io::Error> {
+    exchange_udp(&flow(from, local, to)?)
 }
 
 /// Connects from a given local address, which may be in use by other connections.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fairlead_tests::client::tell_task;
 use fairlead_tests::witness::see;
-use fairlead_tests::{Answer, Client, Cluster, Load, ask_tcp, output};
+use fairlead_tests::{Answer, Client, Cluster, Load, ask_tcp, output, wait_for};
 use nix::sys::signal::Signal;
 
 fn vip(netns: PathBuf, to: &str) -> impl FnMut() -> io::Result<Answer> + use<> {
@@ -69,6 +69,22 @@ fn draining_loses_nothing() {
             }
         }
     });
+    // And flows of UDP, which are to leave it.
+    let nodes = cluster.nodes().iter();
+    let addresses = nodes
+        .map(|node| format!("{}:5353", node.v4))
+        .collect::<Vec<_>>();
+    let mut flows: Vec<Client> = addresses
+        .iter()
+        .map(|to| {
+            loop {
+                let mut flow = Client::udp(&client, None, to).expect("a socket");
+                if flow.ask().expect("an answer").replica == "web-1" {
+                    break flow;
+                }
+            }
+        })
+        .collect();
     load = load.worker("VIP".into(), vip(asker.clone(), &vip_address));
     load.go_on(400);
     cluster.spec_of("web-1").mark("draining");
@@ -94,6 +110,15 @@ fn draining_loses_nothing() {
         assert_eq!(kept.ask().expect("the kept connection").replica, "web-1");
     }
     drop(kept);
+    for (flow, to) in flows.iter_mut().zip(&addresses) {
+        wait_for(&format!("the flow to {to} to leave web-1"), || {
+            // What is on its way when it leaves is lost.
+            match flow.ask() {
+                Ok(answer) if answer.replica == "web-2" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
     cluster.remove_task("web-1");
     cluster.deploy();
     cluster.node(1).await_no_task("web-1");
