@@ -77,13 +77,11 @@ impl Balancer {
                 object: object(),
                 source,
             })?;
-        let drifted = verify && committed.as_ref() == Some(&desired);
+        let drift = committed
+            .filter(|_| verify)
+            .map_or_else(Vec::new, |committed| ipvs::plan(&current, &committed));
         self.committed = Some(desired);
-        Ok(if drifted {
-            operations.iter().map(ToString::to_string).collect()
-        } else {
-            Vec::new()
-        })
+        Ok(drift.iter().map(ToString::to_string).collect())
     }
 }
 
@@ -99,8 +97,15 @@ fn pool(service: &VirtualService) -> ipvs::Pool {
         destination.weight = u32::from(*weight);
         destination
     });
+    let mut balanced = ipvs::Service::new(id, scheduler(service.scheduler));
+    // These two may choose a destination that drains; without a fallback they then refuse the client.
+    balanced.flags = match service.scheduler {
+        Some(Scheduler::SourceHash) => ipvs::ServiceFlags::SH_FALLBACK,
+        Some(Scheduler::Maglev) => ipvs::ServiceFlags::MH_FALLBACK,
+        _ => ipvs::ServiceFlags::NONE,
+    };
     ipvs::Pool {
-        service: ipvs::Service::new(id, scheduler(service.scheduler)),
+        service: balanced,
         destinations: destinations.collect(),
     }
 }

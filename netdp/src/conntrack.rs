@@ -18,12 +18,12 @@ pub(crate) enum Pin {
     UdpPort(u16),
     /// A backend: entries whose answers come from it.
     Backend(IpAddr),
-    /// The same, of UDP alone.
-    UdpBackend(IpAddr),
+    /// A backend that flows of UDP have left: they are flushed when this comes.
+    Left(IpAddr),
     /// A backend of a VIP: entries to the VIP whose answers come from the backend.
     VipBackend(IpAddr, IpAddr),
-    /// The same, of UDP alone.
-    UdpVipBackend(IpAddr, IpAddr),
+    /// The same, of a backend of a VIP.
+    LeftVip(IpAddr, IpAddr),
 }
 
 impl std::fmt::Display for Pin {
@@ -31,9 +31,9 @@ impl std::fmt::Display for Pin {
         match self {
             Self::UdpPort(port) => write!(f, "udp {port}"),
             Self::Backend(backend) => write!(f, "backend {backend}"),
-            Self::UdpBackend(backend) => write!(f, "udp-backend {backend}"),
+            Self::Left(backend) => write!(f, "left {backend}"),
             Self::VipBackend(vip, backend) => write!(f, "vip {vip} {backend}"),
-            Self::UdpVipBackend(vip, backend) => write!(f, "udp-vip {vip} {backend}"),
+            Self::LeftVip(vip, backend) => write!(f, "left-vip {vip} {backend}"),
         }
     }
 }
@@ -45,14 +45,13 @@ impl Pin {
         match words[..] {
             ["udp", port] => Some(Self::UdpPort(port.parse().ok()?)),
             ["backend", backend] => Some(Self::Backend(backend.parse().ok()?)),
-            ["udp-backend", backend] => Some(Self::UdpBackend(backend.parse().ok()?)),
+            ["left", backend] => Some(Self::Left(backend.parse().ok()?)),
             ["vip", vip, backend] => {
                 Some(Self::VipBackend(vip.parse().ok()?, backend.parse().ok()?))
             }
-            ["udp-vip", vip, backend] => Some(Self::UdpVipBackend(
-                vip.parse().ok()?,
-                backend.parse().ok()?,
-            )),
+            ["left-vip", vip, backend] => {
+                Some(Self::LeftVip(vip.parse().ok()?, backend.parse().ok()?))
+            }
             _ => None,
         }
     }
@@ -77,10 +76,12 @@ struct Tuple {
 
 /// Pins whose entries are to be flushed when a namespace goes from one set to another.
 pub(crate) fn changed(old: &BTreeSet<Pin>, new: &BTreeSet<Pin>) -> BTreeSet<Pin> {
+    let is_left = |pin: &&Pin| matches!(pin, Pin::Left(_) | Pin::LeftVip(..));
     let came = new
         .difference(old)
-        .filter(|pin| matches!(pin, Pin::UdpPort(_)));
-    old.difference(new).chain(came).copied().collect()
+        .filter(|pin| matches!(pin, Pin::UdpPort(_)) || is_left(pin));
+    let gone = old.difference(new).filter(|pin| !is_left(pin));
+    gone.chain(came).copied().collect()
 }
 
 impl NftSocket {
@@ -139,13 +140,13 @@ impl Pin {
         match self {
             Self::UdpPort(port) => original.protocol == UDP && original.destination_port == port,
             Self::Backend(backend) => reply.source == Some(backend),
-            Self::UdpBackend(backend) => {
+            Self::Left(backend) => {
                 original.protocol == UDP && Self::Backend(backend).holds(original, reply)
             }
             Self::VipBackend(vip, backend) => {
                 original.destination == Some(vip) && reply.source == Some(backend)
             }
-            Self::UdpVipBackend(vip, backend) => {
+            Self::LeftVip(vip, backend) => {
                 original.protocol == UDP && Self::VipBackend(vip, backend).holds(original, reply)
             }
         }
@@ -189,6 +190,10 @@ mod tests {
         );
         assert_eq!(changed(&with, &BTreeSet::new()), with);
         assert_eq!(changed(&with, &with), BTreeSet::new());
+        let left = BTreeSet::from([Pin::UdpPort(53), backend, Pin::Left([10, 0, 0, 1].into())]);
+        let come = BTreeSet::from([Pin::Left([10, 0, 0, 1].into())]);
+        assert_eq!(changed(&with, &left), come);
+        assert_eq!(changed(&left, &with), BTreeSet::new());
     }
 
     #[test]
@@ -216,8 +221,8 @@ mod tests {
         };
         for pin in [
             Pin::UdpPort(80),
-            Pin::UdpBackend(backend),
-            Pin::UdpVipBackend(vip, backend),
+            Pin::Left(backend),
+            Pin::LeftVip(vip, backend),
         ] {
             assert!(!pin.holds(&to, &from), "{pin}, TCP");
             assert!(pin.holds(&udp, &from), "{pin}");

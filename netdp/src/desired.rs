@@ -267,8 +267,11 @@ pub struct Endpoint {
 pub enum Backend {
     /// Gets new connections, by this weight (1 to 65535).
     Enabled(u16),
-    /// Keeps its connections, gets no new ones. Its flows of UDP go to another backend after a second.
+    /// Keeps its connections until it ends, gets no new ones. Once it has drained for a second, its flows of
+    /// UDP go to another backend where there is one.
     Draining,
+    /// Keeps its connections and its flows, gets no new ones for a while.
+    Paused,
     /// Gets none: its task does not run yet, or its node could not answer yet.
     Disabled,
 }

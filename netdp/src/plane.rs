@@ -108,6 +108,11 @@ impl DataPlane {
         })
     }
 
+    fn has(&self, feature: &str) -> bool {
+        let mut features = self.features.iter();
+        features.any(|f| f.name == feature && f.available)
+    }
+
     /// What balances published ports.
     #[must_use]
     pub fn engine(&self) -> Engine {
@@ -178,7 +183,6 @@ impl DataPlane {
         let gwbridge = self.settings.gwbridge.clone();
         let idle = Underlay::default();
         let nothing = BTreeMap::new();
-        self.note_draining(&desired);
         let index = Index::of(&desired, |endpoint| {
             let since = self.draining.get(endpoint);
             since.is_some_and(|since| since.elapsed() >= FLOWS_STAY)
@@ -235,9 +239,9 @@ impl DataPlane {
         }
         let all = self.others.values_mut().chain([&mut self.node]);
         settle(all.filter_map(|held| Some((&mut held.namespace, held.spec.as_ref()?))));
-        if self.engine == Engine::Ipvs {
-            self.balance(&view, verify, &mut report);
-        }
+        self.balance(&view, verify, &mut report);
+        // From when the kernel knows of it.
+        self.note_draining(&desired);
         for (object, cleanup) in cleanups {
             let held = match &object {
                 Object::Node => Some(&mut self.node),
@@ -370,11 +374,17 @@ impl DataPlane {
             return;
         };
         let netns = held.namespace.netns();
-        if !self
+        let is_open = self
             .balancer
             .as_ref()
-            .is_some_and(|balancer| balancer.is_for(netns))
-        {
+            .is_some_and(|balancer| balancer.is_for(netns));
+        let services = match self.engine {
+            Engine::Ipvs => build::virtual_services(view),
+            // What a daemon with the other engine left would go on balancing.
+            Engine::Nft if !is_open && self.has("ipvs") => Vec::new(),
+            Engine::Nft => return,
+        };
+        if !is_open {
             match Balancer::open(netns) {
                 Ok(balancer) => self.balancer = Some(balancer),
                 Err(error) => return report.fail(&object, [error]),
@@ -383,7 +393,7 @@ impl DataPlane {
         let Some(balancer) = &mut self.balancer else {
             return;
         };
-        match balancer.sync(&build::virtual_services(view), verify) {
+        match balancer.sync(&services, verify) {
             Ok(changes) => report
                 .healed
                 .extend(changes.into_iter().map(|detail| Healed {
@@ -506,7 +516,10 @@ fn sync(
         return None;
     }
     let synced = held.namespace.sync(&spec, node, verify);
-    if unchanged {
+    // Nobody damages pins; what else had to be changed was damaged.
+    let pins = spec.pins.clone();
+    let before = held.spec.take().map(|before| Spec { pins, ..before });
+    if before.as_ref() == Some(&spec) {
         let object = || object.clone();
         let healed = synced.changes.into_iter();
         report.healed.extend(healed.map(|detail| Healed {

@@ -39,8 +39,8 @@ pub(super) fn extend(spec: &mut Spec, view: &View<'_>, id: &str, network: &Netwo
             if target.backend != Backend::Disabled {
                 spec.pins.insert(Pin::Backend(target.address));
             }
-            if target.keeps_flows {
-                spec.pins.insert(Pin::UdpBackend(target.address));
+            if target.flows_left {
+                spec.pins.insert(Pin::Left(target.address));
             }
         }
         if view.engine == Engine::Nft {
@@ -179,10 +179,10 @@ pub(crate) fn virtual_services(view: &View<'_>) -> Vec<VirtualService> {
                 .unwrap_or(port.target);
             let backends: Vec<_> = view
                 .backends(id, ingress, ip.is_v6())
-                .filter(|target| target.keeps_flows || port.protocol != Protocol::Udp)
+                .filter(|target| !target.flows_left || port.protocol != Protocol::Udp)
                 .filter_map(|target| match target.backend {
                     Backend::Enabled(weight) => Some((target.address, wire, weight)),
-                    Backend::Draining => Some((target.address, wire, 0)),
+                    Backend::Draining | Backend::Paused => Some((target.address, wire, 0)),
                     Backend::Disabled => None,
                 })
                 .collect();

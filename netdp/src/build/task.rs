@@ -201,8 +201,8 @@ fn virtual_addresses(
                     if target.backend != Backend::Disabled {
                         spec.pins.insert(Pin::VipBackend(*vip, address));
                     }
-                    if target.keeps_flows {
-                        spec.pins.insert(Pin::UdpVipBackend(*vip, address));
+                    if target.flows_left {
+                        spec.pins.insert(Pin::LeftVip(*vip, address));
                     }
                 }
                 if backends.is_empty() {

@@ -59,34 +59,31 @@ impl<'a> Index<'a> {
 pub(crate) struct Target {
     pub(crate) address: IpAddr,
     pub(crate) backend: Backend,
-    /// Whether it keeps its flows of UDP.
-    pub(crate) keeps_flows: bool,
+    /// Whether its flows of UDP go elsewhere. They have no end that could be waited for, and the next datagram
+    /// of each would be lost when the backend stops.
+    pub(crate) flows_left: bool,
 }
 
-/// Those of one service, of one family. Where a backend has drained for a while and there is another one,
-/// its flows go there: they have no end that could be waited for, and the next datagram of each would be lost
-/// when the backend stops.
+/// Those of one service, of one family.
 fn targets(endpoints: &[Candidate<'_>], ipv6: bool) -> impl Iterator<Item = Target> {
-    let addresses = move |endpoint: &Endpoint| {
-        let all = endpoint.addresses.clone().into_iter();
-        all.filter(move |address| address.is_ipv6() == ipv6)
-    };
-    let is_enabled = |endpoint: &Endpoint| matches!(endpoint.backend, Backend::Enabled(_));
-    let mut others = endpoints.iter().filter(|c| is_enabled(c.endpoint));
-    let another = others.any(|c| addresses(c.endpoint).next().is_some());
+    let another = endpoints.iter().any(|candidate| {
+        matches!(candidate.endpoint.backend, Backend::Enabled(_))
+            && of_family(candidate.endpoint, ipv6).next().is_some()
+    });
     endpoints.iter().flat_map(move |candidate| {
         let backend = candidate.endpoint.backend;
-        let keeps_flows = match backend {
-            Backend::Enabled(_) => true,
-            Backend::Draining => !(candidate.has_drained && another),
-            Backend::Disabled => false,
-        };
-        addresses(candidate.endpoint).map(move |address| Target {
+        let flows_left = backend == Backend::Draining && candidate.has_drained && another;
+        of_family(candidate.endpoint, ipv6).map(move |address| Target {
             address,
             backend,
-            keeps_flows,
+            flows_left,
         })
     })
+}
+
+fn of_family(endpoint: &Endpoint, ipv6: bool) -> impl Iterator<Item = IpAddr> {
+    let addresses = endpoint.addresses.iter().copied();
+    addresses.filter(move |address| address.is_ipv6() == ipv6)
 }
 
 /// Everything that a spec is built from.

@@ -76,7 +76,7 @@ impl Directory {
             // A service's names exist without addresses too, else they would be asked outside.
             let enabled: &[IpAddr] = match endpoint.backend {
                 Backend::Enabled(_) => &endpoint.addresses,
-                Backend::Draining | Backend::Disabled => &[],
+                Backend::Draining | Backend::Paused | Backend::Disabled => &[],
             };
             let service = endpoint.service.as_deref();
             let vips = service.and_then(|id| vips.get(&(id, endpoint.network.as_str())));

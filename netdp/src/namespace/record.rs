@@ -124,9 +124,9 @@ mod tests {
         let pins = BTreeSet::from([
             Pin::UdpPort(53),
             Pin::Backend([10, 0, 0, 1].into()),
-            Pin::UdpBackend([10, 0, 0, 1].into()),
+            Pin::Left([10, 0, 0, 1].into()),
             Pin::VipBackend("fd00::2".parse().unwrap(), "fd00::3".parse().unwrap()),
-            Pin::UdpVipBackend("fd00::2".parse().unwrap(), "fd00::3".parse().unwrap()),
+            Pin::LeftVip("fd00::2".parse().unwrap(), "fd00::3".parse().unwrap()),
         ]);
         let mut record = Record::open(path.clone());
         assert_eq!(record.pins(), None);

@@ -1,11 +1,12 @@
 //! What changes, is damaged, drains or goes while it is used.
 
 use std::collections::BTreeSet;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
-use netdp::{Backend, DataPlane, Engine, Port, Protocol};
+use netdp::{Backend, DataPlane, Engine, Port, Protocol, Scheduler};
 
 use crate::lab::{self, ask_udp, exchange, inside};
 use crate::{answers, both, web};
@@ -303,25 +304,35 @@ fn udp_flows_leave_a_backend_that_drains() {
     };
     let only = |task: &str| BTreeSet::from([task.to_owned()]);
     assert_eq!(servers("before").len(), 2);
-    let connections = [(&client, "192.0.2.3:8080"), (&task, "10.1.0.2:80")].map(|(from, to)| {
-        loop {
-            let mut kept = lab::connect_from(from, "0.0.0.0:0", to).unwrap();
-            if exchange(&mut kept).unwrap().starts_with("t2-12") {
-                break kept;
+    let connections_to = |backend: &str| {
+        [(&client, "192.0.2.3:8080"), (&task, "10.1.0.2:80")].map(|(from, to)| {
+            loop {
+                let mut kept = lab::connect_from(from, "0.0.0.0:0", to).unwrap();
+                if exchange(&mut kept).unwrap().starts_with(backend) {
+                    break kept;
+                }
             }
+        })
+    };
+    let [first, last] = ["t1-11", "t2-12"].map(connections_to);
+    let all_answer = |connections: [TcpStream; 2], backend: &str| {
+        for mut kept in connections {
+            assert!(exchange(&mut kept).unwrap().starts_with(backend));
         }
-    });
+    };
 
     let under_load = |change: &dyn Fn()| {
-        let done = AtomicBool::new(false);
+        let (done, told) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
+            let servers = &servers;
+            scope.spawn(move || {
+                while told.try_recv() == Err(TryRecvError::Empty) {
                     servers("meanwhile");
                 }
             });
             change();
-            done.store(true, Ordering::Relaxed);
+            // Also when it panics.
+            drop(done);
         });
     };
     let drain_on = |lab: &lab::Lab| {
@@ -337,6 +348,7 @@ fn udp_flows_leave_a_backend_that_drains() {
     // What is on its way just now would be lost: a flow is translated in one way at a time.
     drain_on(&lab);
     assert_eq!(servers("drained"), only("t2-12"));
+    all_answer(first, "t1-11");
     for desired in &mut lab.desired {
         desired
             .endpoints
@@ -351,8 +363,63 @@ fn udp_flows_leave_a_backend_that_drains() {
         drain_on(&lab);
     });
     assert_eq!(servers("alone"), only("t2-12"));
-    for mut kept in connections {
-        assert!(exchange(&mut kept).unwrap().starts_with("t2-12"));
+    all_answer(last, "t2-12");
+}
+
+/// Whatever a scheduler computes from the client: one that drains is not chosen, and nobody is refused.
+#[test]
+fn schedulers_by_the_client_leave_out_who_drains() {
+    let mut lab = web("bysource");
+    for i in 1..=20 {
+        lab.exec(
+            "c",
+            &format!("ip address add 192.0.2.{}/24 dev eth0", 100 + i),
+        );
+    }
+    let engine = lab.nodes[0].with(|plane| plane.engine());
+    for scheduler in [Scheduler::SourceHash, Scheduler::Maglev] {
+        if !engine.supports(scheduler) {
+            continue;
+        }
+        for (drains, stays) in [("t1-11", "t2-12"), ("t2-12", "t1-11")] {
+            for desired in &mut lab.desired {
+                desired.services.get_mut("web").unwrap().scheduler = Some(scheduler);
+            }
+            lab.set_backend(drains, Backend::Draining);
+            lab.set_backend(stays, Backend::Enabled(1));
+            lab.apply();
+            for i in 1..=20 {
+                let from = format!("192.0.2.{}:0", 100 + i);
+                let mut stream = lab::connect_from(&lab.client(), &from, "192.0.2.3:8080")
+                    .unwrap_or_else(|e| panic!("{scheduler:?}, {drains} drains, {from}: {e}"));
+                assert!(
+                    exchange(&mut stream).unwrap().starts_with(stays),
+                    "{scheduler:?}"
+                );
+            }
+        }
+    }
+}
+
+/// A daemon with the other engine takes over; nothing of the first goes on balancing.
+#[test]
+fn another_engine_takes_over() {
+    let mut lab = web("engines");
+    if lab.nodes[0].with(|plane| plane.engine()) != Engine::Ipvs {
+        println!("not tried: the engine is nft");
+        return;
+    }
+    let ingress = lab.network(1, lab::INGRESS);
+    let services = || inside(&ingress, || lab::sh("ipvsadm -Ln")).contains(":8080");
+    let table = || inside(&ingress, || lab::sh("nft list ruleset")).contains("chain balance");
+    for (engine, ipvs) in [(Engine::Nft, false), (Engine::Ipvs, true)] {
+        lab.nodes[0].open_with(Some(engine));
+        lab.apply();
+        assert_eq!((services(), table()), (ipvs, !ipvs), "{engine:?}");
+        assert_eq!(
+            answers(&lab.client(), "192.0.2.1:8080", 40),
+            both("192.0.2.100")
+        );
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use netdp::{
-    Backend, DataPlane, Desired, Endpoint, Gateway, Leg, Mac, Network, Node, Peer, Port, Protocol,
-    Report, Sandbox, Segment, Service, Settings, Steering,
+    Backend, DataPlane, Desired, Endpoint, Engine, Gateway, Leg, Mac, Network, Node, Peer, Port,
+    Protocol, Report, Sandbox, Segment, Service, Settings, Steering,
 };
 use nix::sched::{CloneFlags, setns};
 
@@ -74,16 +74,20 @@ impl NodeUnderTest {
 
     /// Opens a data plane; an earlier one is dropped without any farewell, as a crash would.
     pub fn open(&mut self) {
+        self.open_with(match std::env::var("FAIRLEAD_TEST_ENGINE").as_deref() {
+            Ok("nft") => Some(Engine::Nft),
+            Ok("ipvs") => Some(Engine::Ipvs),
+            _ => None,
+        });
+    }
+
+    /// The same, with an engine of the test's choice.
+    pub fn open_with(&mut self, engine: Option<Engine>) {
         self.close();
         let (sender, receiver) = mpsc::channel::<Job>();
         let (netns, run_dir) = (self.netns.clone(), self.run_dir.clone());
         let thread = std::thread::spawn(move || {
             setns(File::open(netns).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-            let engine = match std::env::var("FAIRLEAD_TEST_ENGINE").as_deref() {
-                Ok("nft") => Some(netdp::Engine::Nft),
-                Ok("ipvs") => Some(netdp::Engine::Ipvs),
-                _ => None,
-            };
             let settings = Settings {
                 run_dir,
                 gwbridge: "fl_gwbridge".to_owned(),
@@ -138,13 +142,7 @@ impl Drop for Lab {
         for node in &mut self.nodes {
             node.close();
         }
-        let _ = Command::new("sh")
-            .arg("-c")
-            .arg(format!(
-                "for f in {0}/*/netns/*; do umount -l $f; done; rm -rf {0}; for n in $(ip netns ls | awk '{{print $1}}' | grep '^{1}-'); do ip netns del $n; done",
-                self.dir.display(), self.name
-            ))
-            .output();
+        self.clear();
     }
 }
 
@@ -175,6 +173,8 @@ impl Lab {
             nodes: Vec::new(),
             desired: Vec::new(),
         };
+        // Of a run that was killed.
+        lab.clear();
         std::fs::create_dir_all(&lab.dir).unwrap();
         let name = lab.name.clone();
         sh(&format!(
@@ -191,6 +191,17 @@ impl Lab {
         }
         lab.desired = (1..=count).map(|i| desired(i, count, subnet)).collect();
         lab
+    }
+
+    /// Takes away all that has its name.
+    fn clear(&self) {
+        let _ = Command::new("sh")
+            .arg("-c")
+            .arg(format!(
+                "for f in {0}/*/netns/*; do umount -l $f; done; rm -rf {0}; for n in $(ip netns ls | awk '{{print $1}}' | grep '^{1}-'); do ip netns del $n; done",
+                self.dir.display(), self.name
+            ))
+            .output();
     }
 
     fn attach(&self, who: &str, address: &str) {
@@ -325,13 +336,22 @@ impl Lab {
     /// Applies on all nodes; nothing may fail.
     pub fn apply(&self) {
         for (i, (node, desired)) in self.nodes.iter().zip(&self.desired).enumerate() {
-            let report = node.apply(desired);
-            let failures: Vec<String> = report
-                .failures
-                .iter()
-                .map(|failure| format!("{}: {}", failure.object, failure.error))
-                .collect();
-            assert!(failures.is_empty(), "node {}: {failures:#?}", i + 1);
+            let mut tries = 0..100;
+            loop {
+                let report = node.apply(desired);
+                let failures = report.failures.iter();
+                let failures: Vec<String> = failures
+                    .map(|failure| format!("{}: {}", failure.object, failure.error))
+                    .collect();
+                // What another test has just begun to start holds the ports of a data plane before this one
+                // until it executes its program.
+                let held = failures.iter().all(|text| text.contains("already in use"));
+                if failures.is_empty() || !held || tries.next().is_none() {
+                    assert!(failures.is_empty(), "node {}: {failures:#?}", i + 1);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
     }
 

@@ -204,6 +204,7 @@ fn the_ingress_leads_answers_only() {
     assert!(socket.recv(&mut buffer).is_err());
     // It is this rule that hinders it.
     lab.exec("n2", "nft flush chain ip fairlead input");
+    socket.set_read_timeout(Some(lab::WAIT)).unwrap();
     send();
     assert_eq!(socket.recv(&mut buffer).unwrap(), 5);
 }

@@ -303,7 +303,7 @@ pub fn backend(
             match acknowledged {
                 0 if wanted > 0 => Some(reason()),
                 // It was in use under an earlier record: what is established may live on.
-                _ if acknowledged < wanted => return (Backend::Draining, Some(reason())),
+                _ if acknowledged < wanted => return (Backend::Paused, Some(reason())),
                 _ => None,
             }
         }

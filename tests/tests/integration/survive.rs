@@ -106,10 +106,6 @@ fn draining_loses_nothing() {
             assert_eq!(answer.replica, "web-2", "chosen although it drains");
         }
     }
-    for kept in &mut kept {
-        assert_eq!(kept.ask().expect("the kept connection").replica, "web-1");
-    }
-    drop(kept);
     for (flow, to) in flows.iter_mut().zip(&addresses) {
         wait_for(&format!("the flow to {to} to leave web-1"), || {
             // What is on its way when it leaves is lost.
@@ -119,6 +115,10 @@ fn draining_loses_nothing() {
             }
         });
     }
+    for kept in &mut kept {
+        assert_eq!(kept.ask().expect("the kept connection").replica, "web-1");
+    }
+    drop(kept);
     cluster.remove_task("web-1");
     cluster.deploy();
     cluster.node(1).await_no_task("web-1");

@@ -190,7 +190,7 @@ fn a_remote_backend_waits_for_its_nodes_acknowledgement() {
     // Our record changed since: no new connections, but the established ones stay.
     let early = view(2, |_| {});
     let (before, after) = (plan(&early), plan(&view(3, |_| {})));
-    assert_eq!(backend_of(&before, "e2"), Backend::Draining);
+    assert_eq!(backend_of(&before, "e2"), Backend::Paused);
     assert!(!before.endpoints["e2"].complete);
     assert_eq!(backend_of(&after, "e2"), Backend::Enabled(1));
     let config = early.config.as_ref().unwrap();
@@ -258,7 +258,7 @@ fn only_what_replies_depend_on_has_to_be_acknowledged_again() {
         }),
     ] {
         let after = renewed(&enabled, change);
-        assert_eq!(backend_of(&plan(&after), "e2"), Backend::Draining, "{what}");
+        assert_eq!(backend_of(&plan(&after), "e2"), Backend::Paused, "{what}");
         // What is waited for stays the same when only the version grows.
         let again = renewed(&after, |_| {});
         let config = again.config.as_ref().unwrap();
