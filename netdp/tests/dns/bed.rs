@@ -48,21 +48,24 @@ impl Bed {
         bed
     }
 
-    /// Serves, with these upstreams asked from the node.
-    pub fn forward_to(&mut self, upstreams: Vec<SocketAddr>) {
-        // What another test has just begun to start holds the sockets of the last time until it
-        // executes its program.
+    /// The server's sockets. What another test has just begun to start holds those of the last time until
+    /// it executes its program.
+    pub fn sockets(&self) -> Sockets {
         let mut tries = 0..100;
-        let sockets = loop {
+        loop {
             match bind(&self.netns.path, PORT) {
                 Err(error) if tries.next().is_some() && error.to_string().contains("bind") => {
                     thread::sleep(Duration::from_millis(50));
                 }
                 bound => break bound.unwrap(),
             }
-        };
+        }
+    }
+
+    /// Serves, with these upstreams asked from the node.
+    pub fn forward_to(&mut self, upstreams: Vec<SocketAddr>) {
         self.serve(
-            sockets,
+            self.sockets(),
             View {
                 upstreams,
                 ..view()

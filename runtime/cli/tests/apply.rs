@@ -167,7 +167,7 @@ fn a_missing_acknowledgement_is_named() {
         )
     };
     let (file_a, file_b) = (with_socket(&a, "a"), with_socket(&b, "b"));
-    let output = a.run(&["apply", "-f", &file_a, &file_b, "--timeout", "500ms"]);
+    let output = a.run(&["apply", "-f", &file_a, &file_b, "--timeout", "5s"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(
@@ -207,7 +207,7 @@ fn waits_for_tasks_and_tells_why_they_failed() {
     );
 
     daemon.script.lock().unwrap().statuses = statuses;
-    let output = daemon.run(&["apply", "-f", &file, "--wait-tasks", "--timeout", "300ms"]);
+    let output = daemon.run(&["apply", "-f", &file, "--wait-tasks", "--timeout", "5s"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         stderr(&output).contains("web.1 preparing, shall be running"),

@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 #[test]
 fn runs_and_records() {
     let bundle = Bundle::new("runs");
-    let report = bundle.script("echo out; echo err >&2; sleep 0.3; exit 3");
+    let script = "echo out; echo err >&2; until [ -e /tmp/go ]; do sleep 0.05; done; exit 3";
+    let report = bundle.script(script);
     assert_eq!(
         report.state,
         bundle.state(),
@@ -37,6 +38,7 @@ fn runs_and_records() {
         "{stat}"
     );
 
+    fs::write(format!("/proc/{pid}/root/tmp/go"), "").expect("write");
     let exit = bundle.exit();
     assert_eq!(
         (exit.exit_code, exit.signal, exit.oom_killed),
@@ -59,8 +61,9 @@ fn runs_and_records() {
 fn ends_by_signal() {
     let bundle = Bundle::new("signal");
     let state = bundle
-        .script("trap 'echo asked; exit 0' TERM; while :; do sleep 0.05; done")
+        .script("trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
         .state;
+    until("the trap", || bundle.log().len() == 1);
     let pidfd = process::open_verified(
         state.init_pid.expect("pid"),
         state.init_start_time.expect("time"),
@@ -76,7 +79,7 @@ fn ends_by_signal() {
     );
     process::signal(&pidfd, libc::SIGTERM).expect("signal");
     assert_eq!(bundle.exit().exit_code, 0);
-    assert_eq!(bundle.log()[0].0, "asked\n");
+    assert_eq!(bundle.log()[1].0, "asked\n");
 
     let bundle = Bundle::new("kill");
     let state = bundle.script("sleep 60").state;

@@ -280,6 +280,7 @@ fn parse(kind: u8, little: bool, length: &[u8], fields: &[u8], body: &[u8]) -> O
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::thread;
 
     const METHOD: Method<'_> = Method {
@@ -291,11 +292,9 @@ mod tests {
 
     /// A peer that does this once the other side has begun, and then closes.
     fn peer(answer: &'static [u8], then: impl FnOnce(&mut UnixStream) + Send + 'static) -> String {
-        let name = format!(
-            "fltest-bus-{}-{:?}",
-            std::process::id(),
-            thread::current().id()
-        );
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("fltest-bus-{}-{number}", std::process::id());
         use std::os::linux::net::SocketAddrExt;
         let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("name");
         let listener = UnixListener::bind_addr(&address).expect("bind");

@@ -78,7 +78,9 @@ impl Bed {
 /// needs for the repair itself.
 #[test]
 fn within_seconds() {
-    const SECONDS: Duration = Duration::from_secs(10);
+    // An emulated processor takes its time, for each look too.
+    let emulated = std::env::var_os("FAIRLEAD_REQUIRE_IPVS").is_some();
+    let limit = Duration::from_secs(if emulated { 30 } else { 10 });
     let bed = bed_on(
         Cluster::builder("heal-seconds", 2)
             .default_interval()
@@ -103,7 +105,7 @@ fn within_seconds() {
         ),
     ] {
         let took = bed.damage(node, netns, look, damage);
-        assert!(took < SECONDS, "{took:?} until it was repaired: {damage}");
+        assert!(took < limit, "{took:?} until it was repaired: {damage}");
     }
 }
 

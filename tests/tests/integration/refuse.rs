@@ -11,7 +11,7 @@ use fairlead_api::v1::executor_client::ExecutorClient;
 use fairlead_api::v1::{
     Action, AssignRequest, AssignmentType, Change, DescribeRequest, Network, Subnet, change,
 };
-use fairlead_tests::{Cluster, Node, Traces, try_sh};
+use fairlead_tests::{Cluster, Node, Traces, try_sh, wait_for};
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -376,7 +376,10 @@ fn an_image_that_cannot_be_used_rejects_its_task() {
             "{task}: {expected:?} is not in: {status}"
         );
     }
-    assert_eq!(cluster.traces(), before);
+    wait_for("nothing to be left", || match cluster.traces() {
+        now if now == before => Ok(()),
+        now => Err(format!("{now:#?}")),
+    });
     cluster.clear();
     cluster.apply(&[]).expect("taken");
     for (task, ..) in &images {

@@ -1,6 +1,7 @@
 //! Images that leave a node as archives, and those that are made of a root file system.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -211,7 +212,7 @@ fn who_goes_away_in_the_middle_leaves_nothing() {
             .expect("it runs");
         let mut input = import.stdin.take().expect("its input");
         let mut file = File::open(&archive).expect("the archive");
-        std::io::copy(&mut std::io::Read::take(&mut file, 30_000_000), &mut input).expect("sent");
+        std::io::copy(&mut Read::take(&mut file, 30_000_000), &mut input).expect("sent");
         wait_for("the import to begin", || match names(&tmp).is_empty() {
             true => Err("no work in progress".to_owned()),
             false => Ok(()),
@@ -237,17 +238,18 @@ fn who_goes_away_in_the_middle_leaves_nothing() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("it runs");
-    std::thread::sleep(Duration::from_secs(1));
-    assert!(slow.try_wait().expect("alive").is_none());
+    let mut output = slow.stdout.take().expect("its output");
+    let mut first = [0];
+    output.read_exact(&mut first).expect("the first byte");
     let started = Instant::now();
     let removed = node.json(&["image", "rm", "--force", "whole:1"]);
     assert_eq!(removed[0]["bytes"], json!(0), "the layer is being read");
     assert!(started.elapsed() < Duration::from_secs(60));
     assert_eq!(names(&store(node).join("l")).len(), 1);
     // All of it comes, although the image is gone; then the layer goes too.
-    let mut output = slow.stdout.take().expect("its output");
     let out = folder.join("out.tar");
-    std::io::copy(&mut output, &mut File::create(&out).expect("a file")).expect("received");
+    let mut all = first.as_slice().chain(output);
+    std::io::copy(&mut all, &mut File::create(&out).expect("a file")).expect("received");
     assert!(slow.wait().expect("its end").success());
     wait_for("the layer to go", || match names(&store(node).join("l")) {
         left if left.is_empty() => Ok(()),

@@ -181,8 +181,7 @@ fn each_end_has_its_state_and_code() {
         event["type"] == "taskOom" && event["taskId"] == "greedy"
     });
     // PID 1 is protected from itself, so it went on; its end is ours to ask for.
-    let killed = node.task("killed");
-    assert_eq!(killed["state"], "running", "{killed}");
+    node.await_task("killed", "running");
     // Ended tasks hold nothing but their status and output.
     let only = cluster.traces();
     let mine = |task: &str| {

@@ -25,7 +25,9 @@ fn checked(daemon: &Daemon, id: &str, line: &str) -> v1::Task {
         id,
         "trap 'exit 0' TERM; while :; do sleep 0.1; done",
     );
-    task.container.as_mut().unwrap().healthcheck = Some(v1::HealthConfig {
+    let container = task.container.as_mut().unwrap();
+    container.stop_grace_period = Some(60 * SECOND);
+    container.healthcheck = Some(v1::HealthConfig {
         test: vec!["CMD-SHELL".into(), line.into()],
         interval: 100 * MILLI,
         ..Default::default()
@@ -98,7 +100,8 @@ async fn a_task_runs_once_it_is_found_well() {
     );
     let c = same.container.as_mut().unwrap();
     (c.user, c.dir, c.env) = ("web".into(), "/work".into(), vec!["A=of the task".into()]);
-    check(&mut task).retries = 1000;
+    // The results of a few probes are kept.
+    (check(&mut task).retries, check(&mut task).interval) = (1000, SECOND);
     client.assign(complete("1", &[task, same])).await.unwrap();
     let starting = status(&mut client, "t1", |s| s.state() == TaskState::Starting).await;
     assert_eq!(starting.message, "starting");

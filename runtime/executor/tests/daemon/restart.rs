@@ -3,14 +3,16 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fairlead_api::v1::{self, TaskState};
 use nix::sys::signal::Signal;
 use tonic::Code;
 
-use crate::bed::{Daemon, complete, configure, inspect, output, output_of, run, script, status};
+use crate::bed::{
+    Daemon, complete, configure, inspect, output, output_of, run, script, status, wait_for,
+};
 use crate::traces::{nothing_left, traces};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,23 +20,33 @@ async fn a_killed_daemon_loses_nothing() {
     let mut daemon = Daemon::start("adopt");
     let mut client = daemon.client().await;
     configure(&mut client).await;
+    let mut stays = script(
+        &daemon,
+        "stays",
+        "trap 'echo bye; exit 3' TERM; n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done",
+    );
+    stays.container.as_mut().unwrap().stop_grace_period = Some(60_000_000_000);
     let tasks = [
+        stays,
         script(
             &daemon,
-            "stays",
-            "trap 'echo bye; exit 3' TERM; n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done",
+            "ends",
+            "until [ -e /go ]; do sleep 0.05; done; exit 5",
         ),
-        script(&daemon, "ends", "sleep 2; exit 5"),
     ];
+    let process = |status: &v1::TaskStatus| {
+        let pid = status.container.as_ref().unwrap().pid;
+        PathBuf::from(format!("/proc/{pid}"))
+    };
     client.assign(complete("1", &tasks)).await.unwrap();
     let before = status(&mut client, "stays", |s| s.state() == TaskState::Running).await;
-    status(&mut client, "ends", |s| s.state() == TaskState::Running).await;
+    let ends = status(&mut client, "ends", |s| s.state() == TaskState::Running).await;
     let pid = before.container.as_ref().unwrap().pid;
-    assert!(Path::new(&format!("/proc/{pid}")).exists());
 
     daemon.end(Signal::SIGKILL);
-    std::thread::sleep(Duration::from_millis(2500));
-    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    fs::write(process(&ends).join("root/go"), "").unwrap();
+    wait_for("the end of a task", || !process(&ends).exists());
+    assert!(process(&before).exists());
     daemon.launch();
     let mut client = daemon.client().await;
 
@@ -202,13 +214,16 @@ async fn one_daemon_for_each_directory_and_socket() {
 fn sigterm_ends_it_at_any_moment() {
     let mut daemon = Daemon::start("moment");
     daemon.end(Signal::SIGTERM);
-    for moment in 0..60 {
+    let (mut moment, mut listened) = (Duration::ZERO, 0);
+    while listened < 20 {
         daemon.spawn();
-        std::thread::sleep(Duration::from_millis(moment));
+        std::thread::sleep(moment);
         let status = daemon.end(Signal::SIGTERM);
         // Before it listens for signals, the kernel ends it.
         let early = status.signal() == Some(libc::SIGTERM);
-        assert!(status.success() || early, "after {moment} ms: {status}");
+        assert!(status.success() || early, "after {moment:?}: {status}");
+        listened += u32::from(!early);
+        moment += Duration::from_millis(1) + if early { moment / 10 } else { Duration::ZERO };
     }
     daemon.launch();
 }

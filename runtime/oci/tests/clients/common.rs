@@ -15,6 +15,9 @@ pub const RUNTIME: &str = env!("CARGO_BIN_EXE_fairlead-oci");
 
 /// How long one command of a client may take, in seconds: the machine may be an emulated one.
 const PATIENCE: &str = "120";
+/// Which terminal it is, and that it gets the size of ours: that comes some time after the start.
+pub const RESIZED: &str =
+    "tty; until [ \"$(stty size 2>/dev/null)\" = \"33 77\" ]; do usleep 50000; done; stty size";
 
 /// What the place begins with: everything that clients keep outside of the directories that they
 /// are told is on a file system that only the place sees. The shell stays and reaps orphans.

@@ -1,6 +1,8 @@
 //! containerd with its shim for runc, driven by ctr.
 
-use crate::common::{Ended, Place, RUNTIME, all_mounted, emulated, left_out, until, write};
+use crate::common::{
+    Ended, Place, RESIZED, RUNTIME, all_mounted, emulated, left_out, until, write,
+};
 use std::fs;
 use std::ops::Deref;
 
@@ -225,7 +227,7 @@ fn containerd_manages_a_task() {
         "c",
         "/bin/sh",
         "-c",
-        "tty; sleep 1; stty size",
+        RESIZED,
     ];
     assert_eq!(containerd.run_on_terminal(&words).ok(), "/dev/pts/0\n33 77");
 
@@ -331,7 +333,7 @@ fn containerd_restricts() {
     let words = containerd.words(
         &["--rm", "-t"],
         "t",
-        &["/bin/sh", "-c", "tty; sleep 1; stty size; exit 5"],
+        &["/bin/sh", "-c", &format!("{RESIZED}; exit 5")],
     );
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     let shown = containerd.run_on_terminal(&words);
