@@ -113,21 +113,23 @@ pub enum NetdpError {
 }
 
 impl NetdpError {
-    /// Whether the same request may succeed a little later: the kernel was busy or short of memory.
+    /// Whether the same request may succeed a little later: the kernel was busy or short of memory, or
+    /// what is in the way is ours and is about to go. Two that stay are not wanted at a time.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
+            // The VXLAN device of a network that goes, while another one with its VNI comes.
+            Self::Refused { source, .. } if source.errno() == libc::EEXIST => true,
             Self::Refused { source, .. } | Self::Netlink { source, .. } => {
                 transient(source.errno())
             }
             Self::File { source, .. } | Self::System { source, .. } => {
                 source.raw_os_error().is_some_and(transient)
             }
-            Self::NoLink { .. } => true,
+            Self::NoLink { .. } | Self::PortHeld { .. } => true,
             Self::Ipvs { .. }
             | Self::IpvsBatch { .. }
             | Self::PortTaken { .. }
-            | Self::PortHeld { .. }
             | Self::NoPortFree { .. }
             | Self::NoSuchVtep(_)
             | Self::Unsatisfiable(_) => false,

@@ -3,6 +3,7 @@
 use std::io;
 
 use netlink_sys::SocketAddr;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::NetlinkError;
 
@@ -23,6 +24,8 @@ const HEADER: usize = 16;
 const DATAGRAM: usize = 64 << 10;
 /// Acknowledgements of a whole datagram of small requests must fit, or the kernel drops some.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// What one of them takes of the buffer at most, the kernel's own bookkeeping included; bytes.
+const ACKNOWLEDGEMENT: usize = 2048;
 /// The kernel answers at once, or holds a lock for long: this is a fault, not a delay.
 const TIMEOUT_SECONDS: i64 = 30;
 
@@ -34,11 +37,18 @@ pub(crate) struct Message {
     pub(crate) payload: Vec<u8>,
 }
 
+/// How many acknowledgements fit into the receive buffer.
+fn room(socket: &netlink_sys::Socket) -> io::Result<usize> {
+    Ok((socket.get_rx_buf_sz()? / ACKNOWLEDGEMENT).max(1))
+}
+
 /// A netlink socket of the namespace in which it was opened.
 #[derive(Debug)]
 pub(crate) struct Socket {
     socket: netlink_sys::Socket,
     sequence: u32,
+    /// So many acknowledgements fit into the receive buffer.
+    most: usize,
 }
 
 impl Socket {
@@ -48,14 +58,18 @@ impl Socket {
         socket.bind_auto()?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
-        // Needs CAP_NET_ADMIN in the initial user namespace to exceed net.core.rmem_max; what is
-        // granted below that is still better than the default.
-        socket.set_rx_buf_sz(RECEIVE_BUFFER as libc::c_int)?;
+        // More than net.core.rmem_max needs CAP_NET_ADMIN in the initial user namespace; what is granted
+        // without it is still better than the default.
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            socket.set_rx_buf_sz(RECEIVE_BUFFER as libc::c_int)?;
+        }
+        let most = room(&socket)?;
         let timeout = nix::sys::time::TimeVal::new(TIMEOUT_SECONDS, 0);
-        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
         Ok(Self {
             socket,
             sequence: 0,
+            most,
         })
     }
 
@@ -71,7 +85,7 @@ impl Socket {
             let mut datagram = Vec::new();
             let first = self.sequence + 1;
             let mut count = 0;
-            for message in rest {
+            for message in rest.iter().take(self.most) {
                 let length = HEADER + message.payload.len().next_multiple_of(4);
                 if count > 0 && datagram.len() + length > DATAGRAM {
                     break;
@@ -199,12 +213,7 @@ impl Socket {
         if datagram.len() > SEND_BUFFER_DEFAULT {
             // Doubled by the kernel; a transaction must go out in one piece.
             let size = datagram.len() + (64 << 10);
-            nix::sys::socket::setsockopt(
-                &self.socket,
-                nix::sys::socket::sockopt::SndBufForce,
-                &size,
-            )
-            .map_err(io::Error::from)?;
+            setsockopt(&self.socket, sockopt::SndBufForce, &size).map_err(io::Error::from)?;
         }
         let sent = self.socket.send_to(datagram, &SocketAddr::new(0, 0), 0)?;
         if sent == datagram.len() {
@@ -379,6 +388,25 @@ mod tests {
         let error = reply.acknowledgement().unwrap_err();
         assert_eq!(error.errno(), libc::EEXIST);
         assert!(error.to_string().ends_with(": busy"), "{error}");
+    }
+
+    /// As where net.core.rmem_max is low, and the kernel grants no more.
+    #[test]
+    fn a_batch_is_cut_to_what_can_be_acknowledged() {
+        let mut socket = Socket::open(netlink_sys::protocols::NETLINK_ROUTE).expect("a socket");
+        let small = 16 << 10;
+        setsockopt(&socket.socket, sockopt::RcvBuf, &small).expect("set");
+        socket.most = room(&socket.socket).expect("its size");
+        // Refused by everybody's kernel: no link is named.
+        const RTM_SETLINK: u16 = 19;
+        let request = Message {
+            kind: RTM_SETLINK,
+            flags: 0,
+            payload: vec![0; 16],
+        };
+        let answers = socket.batch(&vec![request; 1000]).expect("answers");
+        assert_eq!(answers.len(), 1000);
+        assert!(answers.iter().all(Result::is_err));
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub async fn configure(node: &Arc<Node>, config: v1::NodeConfig) -> Result<(), S
         != Some(wanted)
     {
         plane.reopen(wanted).await?;
+        // Whether or not the configuration can be written.
+        plane.apply_later();
     }
     node.store.write(vec![Op::Config(config.clone())]).await?;
     node.set_config(config);

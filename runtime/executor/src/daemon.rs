@@ -8,7 +8,7 @@ use netdp::Settings;
 
 use crate::assign;
 use crate::config::Options;
-use crate::lock::{self, DirLock, LockError};
+use crate::lock::{self, DirLock, LockError, NamespaceLock};
 use crate::node::{Node, PlaneHost, RestoreError};
 use crate::notify::notify;
 use crate::plane::{Plane, PlaneError};
@@ -63,6 +63,7 @@ pub async fn run(options: Options, stop: Stop) -> Result<(), DaemonError> {
     // The socket's group must come through the second.
     let _state_lock = DirLock::take(&options.state_dir, 0o700)?;
     let _run_lock = DirLock::take(&options.run_dir, 0o711)?;
+    let _namespace_lock = NamespaceLock::take()?;
     let group = lock::group(options.socket_group.as_deref())?;
     let shim = find_shim(options.shim.as_deref())?;
     // Before anything is touched: who else serves this socket also runs these tasks.

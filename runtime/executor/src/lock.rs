@@ -3,15 +3,21 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{self, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::kill;
-use nix::unistd::{Group, Pid};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, UnixCredentials, connect, getsockopt, socket,
+};
+use nix::unistd::{Group, Pid, geteuid};
 use tokio::net::UnixListener;
 
 /// Why this daemon may not begin.
@@ -25,6 +31,12 @@ pub enum LockError {
         /// ` (pid N)` where it is known.
         holder: String,
     },
+    /// Somebody has the network namespace.
+    #[error(
+        "this network namespace is managed by another fairleadd (pid {0}): stop it, or start this one in \
+         a network namespace of its own (ip netns add, nsenter --net)"
+    )]
+    Managed(i32),
     /// Somebody answers on the socket.
     #[error("{} is served by another daemon: stop it, or give this one a socket of its own", .0.display())]
     Served(PathBuf),
@@ -100,6 +112,60 @@ impl DirLock {
             }
         }
     }
+}
+
+/// The network namespace that this process is in, which is this daemon's alone as long as this lives: each
+/// of two would take away the other's devices and rules as leftovers.
+#[derive(Debug)]
+pub struct NamespaceLock {
+    _listener: Option<net::UnixListener>,
+}
+
+impl NamespaceLock {
+    /// Takes it: an abstract address of a Unix socket exists once in each network namespace (unix(7)).
+    ///
+    /// # Errors
+    /// When another daemon has it, or no socket can be made.
+    pub fn take() -> Result<Self, LockError> {
+        const NAME: &str = "fairleadd";
+        let path = Path::new("@fairleadd"); // as ss(8) and /proc/net/unix write it
+        let address = net::SocketAddr::from_abstract_name(NAME).map_err(file("name", path))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let busy = match net::UnixListener::bind_addr(&address) {
+                Ok(listener) => {
+                    return Ok(Self {
+                        _listener: Some(listener),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
+                Err(error) => return Err(file("bind", path)(error)),
+            };
+            match listener_of(NAME) {
+                // Anybody can take such an address; only one of us counts.
+                Some(peer) if peer.uid() != geteuid().as_raw() => {
+                    tracing::warn!(
+                        pid = peer.pid(),
+                        uid = peer.uid(),
+                        "somebody else has @fairleadd"
+                    );
+                    return Ok(Self { _listener: None });
+                }
+                Some(peer) if !is_gone(peer.pid()) => return Err(LockError::Managed(peer.pid())),
+                _ if Instant::now() >= deadline => return Err(file("bind", path)(busy)),
+                _ => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+}
+
+/// Who listens at an abstract address; nobody accepts there, so whoever asks must not wait.
+fn listener_of(name: &str) -> Option<UnixCredentials> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let asker = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    let address = UnixAddr::new_abstract(name.as_bytes()).ok()?;
+    connect(asker.as_raw_fd(), &address).ok()?;
+    getsockopt(&asker, PeerCredentials).ok()
 }
 
 /// How long a lock of a process that is gone is waited for: a child that a killed daemon had just

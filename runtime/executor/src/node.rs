@@ -224,6 +224,20 @@ impl Node {
     /// changes. A changed status gets its number and is seen by the watchers. The future ends when
     /// it is on disk.
     pub fn update(&self, task: &str, change: impl FnOnce(&mut Local)) -> Written {
+        self.change(task, change, |ops| self.store.write(ops))
+    }
+
+    /// As [`Node::update`], for what need not be on disk before the next step.
+    pub fn note(&self, task: &str, change: impl FnOnce(&mut Local)) {
+        self.change(task, change, |ops| self.store.write_later(ops));
+    }
+
+    fn change<T>(
+        &self,
+        task: &str,
+        change: impl FnOnce(&mut Local),
+        write: impl FnOnce(Vec<Op>) -> T,
+    ) -> T {
         let mut held = self.lock();
         let mut ops = Vec::new();
         if let Some(local) = held.locals.get_mut(task) {
@@ -238,12 +252,7 @@ impl Node {
             ops.push(Op::PutTask(task.to_owned(), Box::new(local.record.clone())));
         }
         // Sent to the store before the lock is given back: that keeps the order.
-        self.store.write(ops)
-    }
-
-    /// As [`Node::update`], for what need not be on disk before the next step.
-    pub fn note(&self, task: &str, change: impl FnOnce(&mut Local)) {
-        drop(self.update(task, change));
+        write(ops)
     }
 
     /// Shows what a task's health check has found. Nothing of it is stored.

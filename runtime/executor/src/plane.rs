@@ -246,7 +246,12 @@ impl Thread {
             for command in first.into_iter().chain(rest) {
                 match command {
                     Command::Apply(reply) => waiting.push(reply),
-                    other => self.ports(other),
+                    other => {
+                        if self.carry_out(other) {
+                            // A new data plane knows nothing yet.
+                            current = None;
+                        }
+                    }
                 }
             }
             if !waiting.is_empty() {
@@ -270,7 +275,8 @@ impl Thread {
         }
     }
 
-    fn ports(&mut self, command: Command) {
+    /// Whether there is a new data plane.
+    fn carry_out(&mut self, command: Command) -> bool {
         match command {
             Command::Reserve(holder, protocol, published, reply) => {
                 let result = self.plane.reserve_port(&holder, protocol, published);
@@ -284,18 +290,21 @@ impl Thread {
                     engine,
                     ..self.settings.clone()
                 };
-                let result = DataPlane::open(settings.clone()).map(|plane| {
+                let opened = DataPlane::open(settings.clone()).map(|plane| {
                     self.plane = plane;
                     self.settings = settings;
                     let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
                     facts.engine = self.plane.engine();
                     facts.features = self.plane.features();
                 });
-                let _ = reply.send(result);
+                let is_new = opened.is_ok();
+                let _ = reply.send(opened);
+                return is_new;
             }
             // Collected by the caller.
             Command::Apply(_) => {}
         }
+        false
     }
 
     fn finish(

@@ -325,11 +325,12 @@ impl<'a> Writer<'a> {
                 failure(self.path)("write", reason)
             });
             for batch in batches {
-                match batch.done {
-                    // The caller may have given up waiting.
-                    Some(done) => drop(done.send(result.clone())),
-                    None if result.is_err() => self.owe(batch.ops),
-                    None => {}
+                let waits = batch
+                    .done
+                    .is_some_and(|done| done.send(result.clone()).is_ok());
+                // Whoever waits decides what is to be done.
+                if result.is_err() && !waits {
+                    self.owe(batch.ops);
                 }
             }
         }

@@ -71,11 +71,15 @@ impl Follower {
         {
             let subnets = gwbridge_subnets(config).map_err(|e| StepError::fatal(e.to_string()))?;
             // Written together with what follows: the store keeps the order.
-            drop(self.node.take_gateway(&self.id, &subnets).map_err(|full| {
-                StepError::fatal(format!(
-                    "no address is free in {full}, the subnet of the gwbridge"
-                ))
-            })?);
+            match self.node.take_gateway(&self.id, &subnets) {
+                Ok(written) => drop(written),
+                Err(full) => {
+                    self.node.plane()?.release_ports(&self.id);
+                    return Err(StepError::fatal(format!(
+                        "no address is free in {full}, the subnet of the gwbridge"
+                    )));
+                }
+            }
         }
         let written = self.node.update(&self.id, |local| {
             local.record.networks = networks

@@ -30,13 +30,12 @@ impl Follower {
             });
             return Ok(());
         }
-        if !local.record.stopping {
-            self.node
-                .update(&self.id, |local| local.record.stopping = true)
-                .await?;
-            // No new connections from here on; what is established lives through the grace period.
-            self.node.plane()?.apply().await?;
-        }
+        // Also when it was tried before: what then is in memory may be neither on disk nor in the kernel.
+        self.node
+            .update(&self.id, |local| local.record.stopping = true)
+            .await?;
+        // No new connections from here on; what is established lives through the grace period.
+        self.node.plane()?.apply().await?;
         let exit = match self.find().await? {
             Found::Ended(exit) => Some(exit),
             Found::Alive(state, pidfd) => {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use fairlead_api::v1::{self, TaskState};
@@ -63,7 +64,7 @@ async fn a_killed_daemon_loses_nothing() {
         .into_iter()
         .find(|t| t.netns.contains("stays"));
     let answer = output_of(
-        std::process::Command::new("nsenter")
+        Command::new("nsenter")
             .arg(format!("--net={}", netns.unwrap().netns))
             .args(["busybox", "nslookup", "nobody", "127.0.0.11"]),
     );
@@ -181,21 +182,23 @@ async fn one_daemon_for_each_directory_and_socket() {
         "{said}"
     );
 
+    // Directories of its own are not enough: each would take the other's devices for leftovers.
     let other = tempfile::tempdir().unwrap();
-    let mut command = daemon.command();
-    command
-        .arg("--state-dir")
-        .arg(other.path().join("state"))
-        .arg("--run-dir")
-        .arg(other.path().join("run"))
-        .arg("--socket")
-        .arg(daemon.socket());
-    let refused = output_of(&mut command);
+    let [state, run_dir] = ["state", "run"].map(|name| other.path().join(name));
+    let mut command = daemon.command_in(&state, &run_dir);
+    let refused = output_of(command.args(["--gwbridge", "other0"]));
     let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(
-        said.contains("cannot be used multiple times") || said.contains("served by another"),
-        "{said}"
-    );
+    let managed = format!("managed by another fairleadd (pid {})", daemon.pid());
+    assert!(said.contains(&managed), "{said}");
+
+    // Nor is a network namespace of its own, with the socket of another.
+    let mut command = Command::new("unshare");
+    command.arg("--net").arg(env!("CARGO_BIN_EXE_fairleadd"));
+    command.arg("--state-dir").arg(&state);
+    command.arg("--run-dir").arg(&run_dir);
+    command.arg("--socket").arg(daemon.socket());
+    let said = String::from_utf8(output_of(&mut command).stderr).unwrap();
+    assert!(said.contains("served by another daemon"), "{said}");
 
     // A socket that a killed daemon left is replaced.
     daemon.end(Signal::SIGKILL);

@@ -276,7 +276,12 @@ async fn host_ports_are_reserved_reported_and_given_back() {
     free.host_ports = vec![host(8082)];
     client.assign(complete("2", &[good, free])).await.unwrap();
     status(&mut client, "free", |s| s.state() == TaskState::Running).await;
-    client.assign(complete("3", &[])).await.unwrap();
+    // What takes its place gets the port once that has ended.
+    let mut next = script(&daemon, "next", "exec sleep 1000");
+    next.host_ports = vec![host(8082)];
+    client.assign(complete("3", &[next])).await.unwrap();
+    status(&mut client, "next", |s| s.state() == TaskState::Running).await;
+    client.assign(complete("4", &[])).await.unwrap();
     nothing_left(&daemon);
 }
 
