@@ -150,6 +150,12 @@ impl NetworkDef {
 }
 
 impl NodeDef {
+    /// The family of its tunnels: that of its first VTEP.
+    #[must_use]
+    pub fn tunnel_is_v6(&self) -> Option<bool> {
+        self.vteps.first().map(IpAddr::is_ipv6)
+    }
+
     /// Whether replies find this node in the same way by either record: all that another node
     /// programs of it.
     #[must_use]
@@ -157,7 +163,8 @@ impl NodeDef {
         let sorted = |addresses: &[IpAddr]| BTreeSet::from_iter(addresses.iter().copied());
         self.proto.kind == other.proto.kind
             && self.steering == other.steering
-            && sorted(&self.vteps) == sorted(&other.vteps)
+            // The first one is the tunnel's.
+            && self.vteps == other.vteps
             && sorted(&self.ingress_addresses) == sorted(&other.ingress_addresses)
     }
 }

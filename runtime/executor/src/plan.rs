@@ -94,7 +94,10 @@ pub fn plan(view: &View) -> Plan {
             ingress: node.steering,
         };
         desired.peers.insert(id.clone(), peer);
-        nodes.insert(id.clone(), node.proto.version);
+        // What cannot be reached is not applied.
+        if own.is_none_or(|own| own.tunnel_is_v6() == node.tunnel_is_v6()) {
+            nodes.insert(id.clone(), node.proto.version);
+        }
     }
     for local in view.locals.values() {
         // A network that left the assignment stays as long as a task is in it.
@@ -283,16 +286,20 @@ pub fn backend(
             }
         }
         v1::EndpointState::Active => {
-            let wanted = view
-                .assignment
-                .nodes
-                .get(&config.node_id)
-                .map_or(0, |n| n.answers_since);
-            let acknowledged = view
-                .assignment
-                .nodes
-                .get(&record.node_id)
-                .map_or(0, |n| n.proto.acknowledged_version);
+            let nodes = &view.assignment.nodes;
+            let (own, other) = (nodes.get(&config.node_id), nodes.get(&record.node_id));
+            if let (Some(own), Some(other)) = (own, other)
+                && own.tunnel_is_v6() != other.tunnel_is_v6()
+            {
+                let reason = format!(
+                    "the first VTEPs of node {} and of this node are of different IP versions: no tunnel \
+                     joins them",
+                    record.node_id
+                );
+                return (Backend::Disabled, Some(reason));
+            }
+            let wanted = own.map_or(0, |n| n.answers_since);
+            let acknowledged = other.map_or(0, |n| n.proto.acknowledged_version);
             let reason = || {
                 format!(
                     "node {} has acknowledged version {acknowledged} of this node's record, not {wanted}: \

@@ -230,7 +230,21 @@ fn renewed(view: &View, change: impl FnOnce(&mut v1::NodeRecord)) -> View {
 #[test]
 fn only_what_replies_depend_on_has_to_be_acknowledged_again() {
     let enabled = view(3, |_| {});
-    let both = renewed(&enabled, |record| record.vteps.push("2001:db8::1".into()));
+    let both = view(3, |objects| {
+        for object in objects {
+            match object {
+                Sent::Network(network) if network.ingress => network.subnets.push(v1::Subnet {
+                    cidr: "fd00::/64".into(),
+                    vni: 4096,
+                    ..Default::default()
+                }),
+                Sent::Node(node) if node.id == "n1" => {
+                    node.ingress_addresses = vec!["10.0.0.9".into(), "fd00::9".into()];
+                }
+                _ => {}
+            }
+        }
+    });
     for (what, base, change) in [
         (
             "a higher version",
@@ -238,7 +252,9 @@ fn only_what_replies_depend_on_has_to_be_acknowledged_again() {
             (|_| {}) as fn(&mut v1::NodeRecord),
         ),
         ("the same again", &enabled, |record| record.version += 40),
-        ("another order", &both, |record| record.vteps.reverse()),
+        ("another order", &both, |record| {
+            record.ingress_addresses.reverse();
+        }),
     ] {
         let before = backend_of(&plan(base), "e2");
         let after = renewed(base, change);
@@ -265,6 +281,28 @@ fn only_what_replies_depend_on_has_to_be_acknowledged_again() {
         let (_, reason) = backend(&again, config, &again.assignment.endpoints["e2"]);
         let reason = reason.unwrap();
         assert!(reason.contains("not 4"), "{what}: {reason}");
+    }
+}
+
+/// A tunnel has the IP version of a node's first VTEP.
+#[test]
+fn nodes_with_tunnels_of_different_ip_versions_are_not_joined() {
+    let v6 = "2001:db8::1".to_owned();
+    let enabled = view(3, |_| {});
+    assert!(plan(&enabled).nodes.contains_key("n2"));
+    let second = renewed(&enabled, |record| record.vteps.push(v6.clone()));
+    assert!(plan(&second).nodes.contains_key("n2"));
+    // The same addresses in another order are another tunnel.
+    let came = renewed(&enabled, |record| record.vteps.insert(0, v6.clone()));
+    let swapped = renewed(&second, |record| record.vteps.reverse());
+    for first in [came, swapped] {
+        let plan = plan(&first);
+        assert!(!plan.nodes.contains_key("n2"));
+        assert_eq!(backend_of(&plan, "e2"), Backend::Disabled);
+        assert!(!plan.endpoints["e2"].complete);
+        let config = first.config.as_ref().unwrap();
+        let (_, reason) = backend(&first, config, &first.assignment.endpoints["e2"]);
+        assert!(reason.unwrap().contains("no tunnel"));
     }
 }
 
