@@ -17,10 +17,12 @@ suite_timeout=2700
 suite_threads=2
 
 # suite RESULTS NAME COMMAND...: runs it. What it says of its tests is summed up in RESULTS/counts, one line
-# of passed and failed; a command that says nothing of tests counts as one.
+# of passed and failed; a command that says nothing of tests counts as one. Whose name is in RESULTS/done
+# has been run.
 suite() {
     local results=$1 name=$2 status=0 started=$EPOCHREALTIME passed failed skipped took text
     shift 2
+    ! grep -qxF -- "$name" "$results/done" 2>/dev/null || return 0
     # On a terminal the line is there at once, and is then replaced.
     [[ ! -t 1 ]] || printf '  %s ...\r' "$name"
     set +e
@@ -42,6 +44,7 @@ suite() {
         failed=1
     fi
     echo "$passed $failed" >>"$results/counts"
+    echo "$name" >>"$results/done"
     if ((failed)); then
         text="$passed passed, $failed failed"
         printf '  %-36s %s%-24s%s %8s s\n' "$name" "$red" "$text" "$plain" "$took"
