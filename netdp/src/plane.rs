@@ -79,16 +79,15 @@ impl DataPlane {
             fs::create_dir_all(&directory).map_err(NetdpError::file("create", &directory))?;
         }
         let features = probe();
-        let has = |name| features.iter().any(|f| f.name == name && f.available);
         let engine = match settings.engine {
-            Some(Engine::Ipvs) if !has("ipvs") => {
+            Some(Engine::Ipvs) if !has(&features, "ipvs") => {
                 return Err(NetdpError::Unsatisfiable(
                     "engine ipvs was asked for, but this kernel has no IPVS: load the module ip_vs, or use engine nft"
                         .to_owned(),
                 ));
             }
             Some(engine) => engine,
-            None if has("ipvs") => Engine::Ipvs,
+            None if has(&features, "ipvs") => Engine::Ipvs,
             None => Engine::Nft,
         };
         let record = build::record_of_node(&settings.run_dir);
@@ -106,11 +105,6 @@ impl DataPlane {
             draining: BTreeMap::new(),
             swept: false,
         })
-    }
-
-    fn has(&self, feature: &str) -> bool {
-        let mut features = self.features.iter();
-        features.any(|f| f.name == feature && f.available)
     }
 
     /// What balances published ports.
@@ -381,7 +375,7 @@ impl DataPlane {
         let services = match self.engine {
             Engine::Ipvs => build::virtual_services(view),
             // What a daemon with the other engine left would go on balancing.
-            Engine::Nft if !is_open && self.has("ipvs") => Vec::new(),
+            Engine::Nft if !is_open && has(&self.features, "ipvs") => Vec::new(),
             Engine::Nft => return,
         };
         if !is_open {
@@ -477,6 +471,10 @@ impl DataPlane {
             .filter(|(object, _)| !wanted.contains(object))
             .collect()
     }
+}
+
+fn has(features: &[Feature], name: &str) -> bool {
+    features.iter().any(|f| f.name == name && f.available)
 }
 
 /// Every namespace that should be, but the node's.
