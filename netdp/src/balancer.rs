@@ -1,5 +1,6 @@
 //! Engine `ipvs`: the published ports in the ingress namespace.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use crate::build::{VirtualService, ipvs_protocol};
@@ -9,7 +10,14 @@ use crate::netns::Netns;
 
 /// Time-out of established connections, seconds: that of netfilter's connection tracking, 5 days.
 /// IPVS's own, 15 minutes, is shorter than TCP's keep-alive interval.
-const ESTABLISHED_SECONDS: u32 = 432_000;
+const TIMEOUTS: ipvs::Timeouts = ipvs::Timeouts {
+    tcp: Some(432_000),
+    tcp_fin: None,
+    udp: None,
+};
+
+/// What a service could not be given, with its id; `None` when the namespace as a whole could not.
+pub(crate) type Refusal = (Option<String>, NetdpError);
 
 /// IPVS of one namespace.
 #[derive(Debug)]
@@ -29,12 +37,7 @@ impl Balancer {
             source,
         };
         let mut client = ipvs::Client::open_in(netns.as_fd()).map_err(failed)?;
-        let timeouts = ipvs::Timeouts {
-            tcp: Some(ESTABLISHED_SECONDS),
-            tcp_fin: None,
-            udp: None,
-        };
-        client.set_timeouts(timeouts).map_err(failed)?;
+        client.set_timeouts(TIMEOUTS).map_err(failed)?;
         Ok(Self {
             client,
             namespace: netns.inode()?,
@@ -46,7 +49,8 @@ impl Balancer {
         netns.inode().is_ok_and(|inode| inode == self.namespace)
     }
 
-    /// Brings the kernel to these services; what had to be changed although it was committed.
+    /// Brings the kernel to these services; what had to be changed although it was committed, and what was
+    /// refused. A service that is refused keeps no other one from being balanced.
     ///
     /// Without `verify`, what was committed stands for what the kernel has: to list a thousand
     /// services takes a hundred times as long as to change one of them. Where that turns out not to
@@ -55,34 +59,64 @@ impl Balancer {
         &mut self,
         services: &[VirtualService],
         verify: bool,
-    ) -> Result<Vec<String>, NetdpError> {
+    ) -> (Vec<String>, Vec<Refusal>) {
         let desired: Vec<ipvs::Pool> = services.iter().map(pool).collect();
         let committed = self.committed.take();
         if !verify && let Some(committed) = &committed {
             let operations = ipvs::plan(committed, &desired);
             if self.client.apply(&operations).is_ok() {
                 self.committed = Some(desired);
-                return Ok(Vec::new());
+                return (Vec::new(), Vec::new());
             }
         }
-        let object = || "the ingress network".to_owned();
-        let current = self.client.pools().map_err(|source| NetdpError::Ipvs {
-            object: object(),
-            source,
-        })?;
+        let whole = |source| {
+            let object = "the ingress network".to_owned();
+            (
+                Vec::new(),
+                vec![(None, NetdpError::Ipvs { object, source })],
+            )
+        };
+        // Nobody is told when they are changed, and the kernel's own are short.
+        if verify && let Err(source) = self.client.set_timeouts(TIMEOUTS) {
+            return whole(source);
+        }
+        let current = match self.client.pools() {
+            Ok(current) => current,
+            Err(source) => return whole(source),
+        };
         let operations = ipvs::plan(&current, &desired);
-        self.client
-            .apply(&operations)
-            .map_err(|source| NetdpError::IpvsBatch {
-                object: object(),
-                source,
-            })?;
+        if let Err(error) = self.client.apply(&operations) {
+            return (Vec::new(), refusals(error, services, &desired));
+        }
         let drift = committed
             .filter(|_| verify)
             .map_or_else(Vec::new, |committed| ipvs::plan(&current, &committed));
         self.committed = Some(desired);
-        Ok(drift.iter().map(ToString::to_string).collect())
+        (drift.iter().map(ToString::to_string).collect(), Vec::new())
     }
+}
+
+/// The first failure of each service: the others follow from it, and the rest of the batch was carried out.
+fn refusals(
+    error: ipvs::BatchError,
+    services: &[VirtualService],
+    pools: &[ipvs::Pool],
+) -> Vec<Refusal> {
+    let owner = |operation: &ipvs::Operation| {
+        let id = operation.service()?;
+        let at = pools.iter().position(|pool| pool.service.id == id)?;
+        services.get(at).map(|service| service.service.clone())
+    };
+    let mut first = BTreeMap::new();
+    for failure in error.failures {
+        let owner = owner(&failure.operation);
+        first.entry(owner).or_insert(failure.error);
+    }
+    let refusals = first.into_iter().map(|(service, source)| {
+        let object = "the ingress network".to_owned();
+        (service, NetdpError::Ipvs { object, source })
+    });
+    refusals.collect()
 }
 
 fn pool(service: &VirtualService) -> ipvs::Pool {

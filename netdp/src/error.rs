@@ -36,14 +36,6 @@ pub enum NetdpError {
         /// What IPVS said.
         source: ipvs::IpvsError,
     },
-    /// IPVS refused a part of a batch.
-    #[error("cannot program IPVS of {object}: {source}")]
-    IpvsBatch {
-        /// Which namespace.
-        object: String,
-        /// Which operations, and why.
-        source: ipvs::BatchError,
-    },
     /// A file or system call failed.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
@@ -126,13 +118,10 @@ impl NetdpError {
             Self::File { source, .. } | Self::System { source, .. } => {
                 source.raw_os_error().is_some_and(transient)
             }
-            Self::NoLink { .. } | Self::PortHeld { .. } => true,
-            Self::Ipvs { .. }
-            | Self::IpvsBatch { .. }
-            | Self::PortTaken { .. }
-            | Self::NoPortFree { .. }
-            | Self::NoSuchVtep(_)
-            | Self::Unsatisfiable(_) => false,
+            // The address may come a little later than the daemon, by DHCP for example.
+            Self::NoLink { .. } | Self::PortHeld { .. } | Self::NoSuchVtep(_) => true,
+            Self::Ipvs { source, .. } => ipvs_transient(source),
+            Self::PortTaken { .. } | Self::NoPortFree { .. } | Self::Unsatisfiable(_) => false,
         }
     }
 
@@ -151,6 +140,19 @@ impl NetdpError {
     pub(crate) fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::System { action, source }
+    }
+}
+
+fn ipvs_transient(error: &ipvs::IpvsError) -> bool {
+    use ipvs::IpvsError as E;
+    match error {
+        E::Refused { errno, .. } => transient(*errno),
+        E::Namespace { source } | E::Socket { source, .. } => {
+            source.raw_os_error().is_some_and(transient)
+        }
+        // Somebody changes the same table; the next try looks at it again.
+        E::NoAnswer { .. } | E::Unsteady { .. } | E::Skipped { .. } => true,
+        error => error.is_exists() || error.is_not_found(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -42,25 +42,26 @@ impl Netns {
         if is_namespace(path) {
             return Self::open(path);
         }
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(NetdpError::file("create", path))?;
+        make_file(path)?;
         let made = on_thread(|| -> io::Result<()> {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            mount(
-                Some("/proc/thread-self/ns/net"),
-                path,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )?;
-            Ok(())
+            bind(Path::new("/proc/thread-self/ns/net"), path)
         })?;
         made.map_err(NetdpError::file("create network namespace", path))?;
         Self::open(path)
+    }
+
+    /// Mounts it again at its path, where somebody has unmounted it: whoever is in it stays connected.
+    pub(crate) fn mount_again(&self) -> Result<(), NetdpError> {
+        if is_namespace(&self.path) {
+            return Ok(());
+        }
+        make_file(&self.path)?;
+        let held = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        bind(Path::new(&held), &self.path).map_err(NetdpError::file(
+            "mount the network namespace at",
+            &self.path,
+        ))
     }
 
     /// Takes the name away. The namespace itself goes with its last user; its devices go with it.
@@ -114,6 +115,19 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// The empty file to mount on.
+fn make_file(path: &Path) -> Result<(), NetdpError> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    let made = options.open(path);
+    made.map(drop).map_err(NetdpError::file("create", path))
+}
+
+fn bind(from: &Path, to: &Path) -> io::Result<()> {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    Ok(())
 }
 
 /// Whether a namespace is mounted there, and not just the empty file that it is mounted on.

@@ -169,6 +169,8 @@ impl DataPlane {
         let desired = Arc::clone(&self.desired);
         let taken = self.reserve_published(&desired, &mut report);
         let Some(node) = &desired.node else {
+            // Its socket would keep the namespace alive.
+            self.balancer = None;
             self.retire(&BTreeSet::new(), &mut report);
             self.clear_node(verify, &mut report);
             return report;
@@ -331,16 +333,21 @@ impl DataPlane {
                 }
                 Object::Node | Object::Service(_) => continue,
             };
-            let opened = Netns::ensure(&path).and_then(|netns| {
-                let inode = netns.inode()?;
-                let same = |held: &Held| held.namespace.netns().inode().is_ok_and(|i| i == inode);
-                if !self.others.get(object).is_some_and(same) {
-                    let record = build::record(&self.settings.run_dir, &path);
-                    let held = Held::new(Namespace::open(name, netns, record)?);
-                    self.others.insert(object.clone(), held);
-                }
-                Ok(())
-            });
+            let held = self.others.get(object);
+            let mounted = held.map_or(Ok(()), |held| held.namespace.netns().mount_again());
+            let opened = mounted
+                .and_then(|()| Netns::ensure(&path))
+                .and_then(|netns| {
+                    let inode = netns.inode()?;
+                    let same =
+                        |held: &Held| held.namespace.netns().inode().is_ok_and(|i| i == inode);
+                    if !self.others.get(object).is_some_and(same) {
+                        let record = build::record(&self.settings.run_dir, &path);
+                        let held = Held::new(Namespace::open(name, netns, record)?);
+                        self.others.insert(object.clone(), held);
+                    }
+                    Ok(())
+                });
             if let Err(error) = opened {
                 report.fail(object, [error]);
             }
@@ -387,14 +394,15 @@ impl DataPlane {
         let Some(balancer) = &mut self.balancer else {
             return;
         };
-        match balancer.sync(&services, verify) {
-            Ok(changes) => report
-                .healed
-                .extend(changes.into_iter().map(|detail| Healed {
-                    object: object.clone(),
-                    detail,
-                })),
-            Err(error) => report.fail(&object, [error]),
+        let (changes, refusals) = balancer.sync(&services, verify);
+        let healed = changes.into_iter().map(|detail| Healed {
+            object: object.clone(),
+            detail,
+        });
+        report.healed.extend(healed);
+        for (service, error) in refusals {
+            let object = service.map_or_else(|| object.clone(), Object::Service);
+            report.fail(&object, [error]);
         }
     }
 

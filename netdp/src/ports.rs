@@ -1,5 +1,6 @@
-//! Ports of the node, held by sockets that are bound and never listen, so that nobody else takes
-//! them and a client of an unpublished port is refused by the kernel.
+//! Ports of the node, held by sockets that are bound and receive nothing, so that nobody else takes
+//! them and a client of an unpublished port is refused by the kernel: those of TCP never listen, those of UDP
+//! are bound to a device that does not exist.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,6 +12,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, bind, setsockopt,
     socket, sockopt,
 };
+use nix::{setsockopt_impl, sockopt_impl};
 
 use crate::desired::Protocol;
 use crate::error::NetdpError;
@@ -19,6 +21,17 @@ use crate::netns::Netns;
 /// Where ports that nobody chose are taken from: Docker's range.
 const FIRST: u16 = 30000;
 const LAST: u16 = 32767;
+
+sockopt_impl!(
+    /// `SO_BINDTOIFINDEX` (`socket(7)`); the kernel does not look whether the device exists.
+    BindToIfIndex,
+    SetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_BINDTOIFINDEX,
+    libc::c_int
+);
+/// The last that a device could have; the kernel gives them out from 1.
+const NO_DEVICE: libc::c_int = libc::c_int::MAX;
 
 #[derive(Debug)]
 struct Held {
@@ -111,22 +124,27 @@ impl PortTable {
 
 /// A socket bound to the port on every address of both protocols.
 fn bind_everywhere(protocol: Protocol, port: u16) -> io::Result<OwnedFd> {
-    match open(AddressFamily::Inet6, protocol) {
+    let fd = match open(AddressFamily::Inet6, protocol) {
         Ok(fd) => {
             setsockopt(&fd, sockopt::Ipv6V6Only, &false)?;
             let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
             bind(fd.as_raw_fd(), &SockaddrIn6::from(any))?;
-            Ok(fd)
+            fd
         }
         // A kernel, or a namespace, without IPv6.
         Err(Errno::EAFNOSUPPORT) => {
             let fd = open(AddressFamily::Inet, protocol)?;
             let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
             bind(fd.as_raw_fd(), &SockaddrIn::from(any))?;
-            Ok(fd)
+            fd
         }
-        Err(errno) => Err(errno.into()),
+        Err(errno) => return Err(errno.into()),
+    };
+    if protocol == Protocol::Udp {
+        // After that: it is in the way of every socket that is bound to no device or to this one.
+        setsockopt(&fd, BindToIfIndex, &NO_DEVICE)?;
     }
+    Ok(fd)
 }
 
 fn open(family: AddressFamily, protocol: Protocol) -> Result<OwnedFd, Errno> {

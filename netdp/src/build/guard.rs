@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::ip::{ETHERTYPE_ARP, Ip, ethertype_is, octets, protocol_is};
+use super::ip::{ETHERTYPE_ARP, Ip, UDP, destination_port, ethertype_is, octets, protocol_is};
 use super::view::View;
 use super::{gwbridge, ip};
 use crate::desired::Mac;
@@ -34,7 +34,8 @@ pub(super) fn overlay_ports(view: &View<'_>, network: &str) -> Table {
 }
 
 /// The guard of all ports of the gwbridge. The node answers there for its loopback addresses too,
-/// because a connection from there may leave to a task: none may come from one.
+/// because a connection from there may leave to a task: none may come from one. And a tunnel's packet that
+/// a task makes would be a frame of any network, from anybody: nodes know each other by that port alone.
 pub(super) fn gateway_ports(view: &View<'_>) -> Table {
     let mut table = Table::new(Family::Netdev);
     for (id, sandbox) in &view.desired.sandboxes {
@@ -44,7 +45,13 @@ pub(super) fn gateway_ports(view: &View<'_>) -> Table {
         let mut to_loopback = ethertype_is(Ip::V4.ethertype());
         to_loopback.extend(Ip::V4.destination_in(Ip::V4.loopback()));
         to_loopback.push(Expr::verdict(&Verdict::Drop));
-        let mut all = vec![rule("the node's loopback is its own", to_loopback)];
+        let mut tunnel = protocol_is(UDP);
+        tunnel.extend(destination_port(view.node.vxlan_port));
+        tunnel.push(Expr::verdict(&Verdict::Drop));
+        let mut all = vec![
+            rule("the node's loopback is its own", to_loopback),
+            rule("tunnels are the nodes' own", tunnel),
+        ];
         all.extend(rules(gwbridge::leg_mac(gateway), &gateway.addresses));
         port(&mut table, &view.gateway_port(id), all);
     }

@@ -153,6 +153,8 @@ fn neighbours(spec: &mut Spec, view: &View<'_>, id: &str, network: &Network, ip:
 /// One published port and where it leads.
 #[derive(Debug)]
 pub(crate) struct VirtualService {
+    /// Id of the service that publishes the port.
+    pub(crate) service: String,
     /// Address and published port, as the node sends it.
     pub(crate) address: IpAddr,
     pub(crate) port: Port,
@@ -188,6 +190,7 @@ pub(crate) fn virtual_services(view: &View<'_>) -> Vec<VirtualService> {
                 .collect();
             if !backends.is_empty() {
                 services.push(VirtualService {
+                    service: id.to_owned(),
                     address: ip.leg().1.addr(),
                     port,
                     scheduler: service.scheduler,

@@ -12,6 +12,9 @@ pub(super) const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 /// ICMP for IPv6, as a protocol number (RFC 4443).
 pub(super) const ICMPV6: u8 = 58;
 
+/// UDP, as a protocol number (RFC 768).
+pub(super) const UDP: u8 = 17;
+
 /// One of the two protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ip {
@@ -203,6 +206,14 @@ pub(super) fn protocol_is(number: u8) -> Vec<Expr> {
     vec![
         Expr::meta(Meta::L4Proto, Register(0)),
         Expr::equals(Register(0), &[number]),
+    ]
+}
+
+/// Goes on only for packets to this port; of which transport protocol has been asked before.
+pub(super) fn destination_port(port: u16) -> Vec<Expr> {
+    vec![
+        load::destination_port(Register(0)),
+        Expr::equals(Register(0), &port.to_be_bytes()),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::ip::{Ip, goes_by, octets, protocol_is};
+use super::ip::{Ip, UDP, destination_port, goes_by, octets, protocol_is};
 use super::view::View;
 use super::{guard, gwbridge, names};
 use crate::conntrack::Pin;
@@ -102,7 +102,7 @@ fn table(view: &View<'_>, ip: Ip, spec: &mut Spec) -> Table {
     let untracked = vec![rule(
         "tunnels need no connection tracking",
         [
-            protocol_is(17),
+            protocol_is(UDP),
             destination_port(view.node.vxlan_port),
             vec![Expr::notrack()],
         ]
@@ -291,13 +291,6 @@ fn ingress_source(view: &View<'_>, ip: Ip) -> Vec<Rule> {
     rules.collect()
 }
 
-fn destination_port(port: u16) -> Vec<Expr> {
-    vec![
-        load::destination_port(Register(0)),
-        Expr::equals(Register(0), &port.to_be_bytes()),
-    ]
-}
-
 /// What must pass the node's other firewalls: what goes through our own devices, which our own
 /// table guards, and the tunnel.
 fn guards(view: &View<'_>) -> Vec<Guard> {
@@ -309,7 +302,7 @@ fn guards(view: &View<'_>) -> Vec<Guard> {
         let mut input = Vec::new();
         if view.node.vteps.iter().any(|vtep| Ip::of(*vtep) == ip) {
             let expressions = [
-                protocol_is(17),
+                protocol_is(UDP),
                 destination_port(view.node.vxlan_port),
                 accept(),
             ]

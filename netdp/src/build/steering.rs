@@ -9,7 +9,7 @@
 
 use ipnet::IpNet;
 
-use super::ip::{ETHERTYPE_ARP, ICMPV6, Ip, ethertype_is, octets, protocol_is};
+use super::ip::{ETHERTYPE_ARP, ICMPV6, Ip, UDP, ethertype_is, octets, protocol_is};
 use super::view::wire_ports;
 use crate::desired::{Leg, Mac, Protocol, Service};
 use crate::namespace::{Neighbour, PolicyRule, Route, Spec};
@@ -323,7 +323,7 @@ pub(super) fn translate(
         Expr::immediate(Register(0), &MARK.to_ne_bytes()),
         Expr::set_meta(Meta::Mark, Register(0)),
     ];
-    let answers = [protocol_is(17), answers].concat();
+    let answers = [protocol_is(UDP), answers].concat();
     table.base(
         "answers",
         ChainKind::Route,

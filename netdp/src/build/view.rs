@@ -250,18 +250,18 @@ impl<'a> View<'a> {
 }
 
 /// The port that a published port has between ingress and task. It is the target port; only where
-/// several published ports lead to the same one, all but the first keep a port of their own, so that
-/// connections from one client port through both stay apart. Every node computes the same.
+/// several published ports lead to the same one, all but the first of the service's list keep a port of their
+/// own, so that connections from one client port through both stay apart. Every node computes the same, and
+/// a port that is added to the end of the list changes nothing for those before it.
 pub(super) fn wire_ports(service: &Service) -> BTreeMap<Port, u16> {
-    let mut ports = service.ports.clone();
-    ports.sort();
+    let ports = &service.ports;
     let mut used: BTreeSet<(Protocol, u16)> = ports
         .iter()
         .map(|port| (port.protocol, port.target))
         .collect();
     let mut first = BTreeSet::new();
     let mut wire = BTreeMap::new();
-    for port in ports {
+    for port in ports.iter().copied() {
         let on_wire = if first.insert((port.protocol, port.target)) {
             port.target
         } else {
@@ -311,12 +311,12 @@ mod tests {
 
     #[test]
     fn ports_that_share_a_target_stay_apart() {
-        let service = Service {
+        let mut service = Service {
             name: "web".into(),
             vips: Vec::new(),
             ports: vec![
-                port(8081, 80),
                 port(8080, 80),
+                port(8081, 80),
                 port(8082, 80),
                 port(9000, 8081),
             ],
@@ -327,5 +327,11 @@ mod tests {
         assert_eq!(wire[&port(9000, 8081)], 8081);
         assert_eq!(wire[&port(8081, 80)], 8082, "8081 is another port's target");
         assert_eq!(wire[&port(8082, 80)], 8083);
+
+        // Connections through the ports that were there go on.
+        service.ports.push(port(8000, 80));
+        let more = wire_ports(&service);
+        assert!(wire.iter().all(|(port, on_wire)| more[port] == *on_wire));
+        assert_eq!(more[&port(8000, 80)], 8000);
     }
 }

@@ -122,6 +122,27 @@ fn damage_is_repaired() {
     }
 }
 
+/// A namespace that lost its name keeps what is in it.
+#[test]
+fn a_namespace_is_named_again() {
+    use std::os::unix::fs::MetadataExt;
+    let lab = web("named");
+    let task = lab.task("t1-21");
+    let inode = || std::fs::metadata(&task).unwrap().ino();
+    let before = inode();
+    for damage in ["umount -l", "umount -l $f; rm"] {
+        lab::sh(&format!("f={}; {damage} $f", task.display()));
+        let report = lab.nodes[0].with(DataPlane::reconcile);
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        assert_eq!(inode(), before, "{damage}");
+    }
+    assert_eq!(
+        answers(&task, "10.1.0.2:80", 40),
+        both("10.1.0.21"),
+        "it is connected as before"
+    );
+}
+
 /// Every namespace that the nodes of [`web`] have.
 fn namespaces(lab: &lab::Lab) -> Vec<PathBuf> {
     let mut namespaces: Vec<PathBuf> = lab.nodes.iter().map(|node| node.netns.clone()).collect();

@@ -155,6 +155,89 @@ fn a_task_cannot_lie() {
     assert!(ask(&lab.task(&a), "10.1.0.12:80").is_err(), "another MAC");
 }
 
+/// A frame for a task, from whomever, in a packet of a tunnel that another task has made.
+#[test]
+fn a_task_makes_no_tunnel() {
+    let mut lab = Lab::new("tunnel", 1);
+    let a = lab.add_task(1, 11, None);
+    let b = lab.add_task(1, 12, None);
+    lab.apply();
+    let socket = inside(&lab.task(&b), || {
+        std::net::UdpSocket::bind("0.0.0.0:9003").unwrap()
+    });
+    // RFC 7348, Ethernet, IPv4 (RFC 791) and UDP without a checksum, from an address that nobody has.
+    let mut ip = [
+        &[0x45, 0, 0, 33, 0, 0, 0, 0, 64, 17, 0, 0][..],
+        &[10, 1, 0, 99, 10, 1, 0, 12],
+    ]
+    .concat();
+    let sum: u32 = ip
+        .chunks(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let sum = !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap();
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let packet = [
+        &[8, 0, 0, 0, 0, 0x10, 0x01, 0][..],
+        &[0x02, 0x42, 0x0a, 1, 0, 12, 0x02, 0x42, 0x0a, 1, 0, 99, 8, 0],
+        &ip,
+        &[0x23, 0x29, 0x23, 0x2b, 0, 13, 0, 0],
+        b"hello",
+    ]
+    .concat();
+    let send = || {
+        inside(&lab.task(&a), || {
+            for node in ["192.0.2.1:4789", "172.18.0.1:4789"] {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.send_to(&packet, node).unwrap();
+            }
+        });
+    };
+    let mut buffer = [0; 16];
+    let wait = |limit| socket.set_read_timeout(Some(limit)).unwrap();
+    wait(std::time::Duration::from_secs(1));
+    send();
+    assert!(socket.recv(&mut buffer).is_err());
+    // It is the guard that hinders it.
+    lab.exec("n1", "nft delete table netdev fairlead");
+    wait(lab::WAIT);
+    send();
+    let (length, from) = socket.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"hello");
+    assert_eq!(from.ip().to_string(), "10.1.0.99");
+}
+
+/// Nobody else gets a port that is held, and whoever asks there is refused at once.
+#[test]
+fn a_held_port_refuses() {
+    let lab = Lab::new("held", 1);
+    lab.apply();
+    lab.nodes[0].with(|plane| {
+        let reserve = plane.reserve_port("task", netdp::Protocol::Udp, 9004);
+        assert_eq!(reserve.unwrap(), 9004);
+    });
+    for address in ["0.0.0.0:9004", "[::]:9004", "192.0.2.1:9004"] {
+        let bound = inside(&lab.nodes[0].netns, || {
+            std::net::UdpSocket::bind(address).map_err(|e| e.kind())
+        });
+        assert_eq!(bound.unwrap_err(), ErrorKind::AddrInUse, "{address}");
+    }
+    for (from, to) in [
+        (lab.client(), "192.0.2.1:9004"),
+        (lab.client(), "[2001:db8::1]:9004"),
+        (lab.nodes[0].netns.clone(), "127.0.0.1:9004"),
+        (lab.nodes[0].netns.clone(), "[::1]:9004"),
+    ] {
+        let local = if to.starts_with('[') {
+            "[::]:0"
+        } else {
+            "0.0.0.0:0"
+        };
+        let refused = ask_udp(&from, local, to).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{to}");
+    }
+}
+
 /// What only the node's own programs may reach: a task that has raw sockets can send there, which
 /// is done here by routes of its namespace.
 #[test]
