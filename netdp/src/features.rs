@@ -4,6 +4,7 @@ use std::io;
 
 use nix::sched::{CloneFlags, unshare};
 
+use crate::desired::Engine;
 use crate::namespace::{Link, LinkKind, probe_link};
 use crate::netlink::RouteSocket;
 use crate::nft::{
@@ -82,6 +83,21 @@ pub(crate) fn probe() -> Vec<Feature> {
     ];
     features.sort_by_key(|feature| feature.name);
     features
+}
+
+/// Whether the kernel can do this.
+pub(crate) fn has(features: &[Feature], name: &str) -> bool {
+    features.iter().any(|f| f.name == name && f.available)
+}
+
+/// What balances published ports where nobody chose: IPVS where the kernel has it.
+#[must_use]
+pub fn best_engine(features: &[Feature]) -> Engine {
+    if has(features, "ipvs") {
+        Engine::Ipvs
+    } else {
+        Engine::Nft
+    }
 }
 
 fn feature(name: &'static str, purpose: &str, outcome: Result<(), String>, needs: &str) -> Feature {

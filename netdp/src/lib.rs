@@ -27,7 +27,7 @@ pub use desired::{
     Port, Protocol, Sandbox, Scheduler, Segment, Service, Steering,
 };
 pub use error::NetdpError;
-pub use features::Feature;
+pub use features::{Feature, best_engine};
 pub use netlink::NetlinkError;
 pub use plane::{DataPlane, Settings};
 pub use report::{Failure, Healed, NetworkState, Object, Report};

@@ -10,7 +10,7 @@ use crate::balancer::Balancer;
 use crate::build::{self, Index, Underlay, View};
 use crate::desired::{Backend, Desired, Engine, Node, Protocol};
 use crate::error::NetdpError;
-use crate::features::{Feature, probe};
+use crate::features::{Feature, best_engine, has, probe};
 use crate::namespace::{Cleanup, Namespace, Spec, remove_record, settle};
 use crate::netns::Netns;
 use crate::ports::PortTable;
@@ -87,8 +87,7 @@ impl DataPlane {
                 ));
             }
             Some(engine) => engine,
-            None if has(&features, "ipvs") => Engine::Ipvs,
-            None => Engine::Nft,
+            None => best_engine(&features),
         };
         let record = build::record_of_node(&settings.run_dir);
         let node = Namespace::open("the node".to_owned(), Netns::current()?, record)?;
@@ -171,7 +170,9 @@ impl DataPlane {
         let Some(node) = &desired.node else {
             // Its socket would keep the namespace alive.
             self.balancer = None;
-            self.retire(&BTreeSet::new(), &mut report);
+            let unwanted = self.unwanted(&BTreeSet::new());
+            self.disconnect(&unwanted, &mut report);
+            self.retire(unwanted, &mut report);
             self.clear_node(verify, &mut report);
             return report;
         };
@@ -207,7 +208,12 @@ impl DataPlane {
             idle.clone()
         };
         view.underlay = &underlay;
-        self.open_namespaces(&desired, &objects(&view), &mut report);
+        let wanted = objects(&view);
+        // Also what could not be opened is somebody's. A VNI can be in one VXLAN device only: those of networks
+        // that go make room for those that come.
+        let unwanted = self.unwanted(&wanted.iter().cloned().collect());
+        self.disconnect(&unwanted, &mut report);
+        self.open_namespaces(&desired, &wanted, &mut report);
         let inodes = self.inodes();
         view.inodes = &inodes;
         let specs = specs(&view);
@@ -248,9 +254,7 @@ impl DataPlane {
             }
         }
         self.list_networks(&view, &mut report);
-        // Also what could not be opened: it is somebody's all the same.
-        let wanted = objects(&view).into_iter().collect();
-        self.retire(&wanted, &mut report);
+        self.retire(unwanted, &mut report);
         report
     }
 
@@ -418,35 +422,50 @@ impl DataPlane {
         }
     }
 
-    /// Takes down every namespace that is not wanted; the first time also those that an earlier
-    /// process left. Tasks go before the networks that they are in.
-    fn retire(&mut self, wanted: &BTreeSet<Object>, report: &mut Report) {
-        let mut gone: Vec<(Object, PathBuf)> = Vec::new();
+    /// Every namespace that is not wanted, with its file; the first time also those that an earlier
+    /// process left. Tasks come before the networks that they are in.
+    fn unwanted(&self, wanted: &BTreeSet<Object>) -> Vec<(Object, PathBuf)> {
+        let mut unwanted: Vec<(Object, PathBuf)> = Vec::new();
         for object in self.others.keys().filter(|object| !wanted.contains(object)) {
             match object {
-                Object::Sandbox(id) => gone.push((object.clone(), self.sandbox_path(id))),
-                Object::Network(id) => gone.push((object.clone(), self.network_path(id))),
+                Object::Sandbox(id) => unwanted.push((object.clone(), self.sandbox_path(id))),
+                Object::Network(id) => unwanted.push((object.clone(), self.network_path(id))),
                 Object::Node | Object::Service(_) => {}
             }
         }
         if !self.swept {
-            gone.extend(self.leftovers(wanted));
+            unwanted.extend(self.leftovers(wanted));
         }
-        let failures = report.failures.len();
-        gone.sort_by_key(|(object, _)| matches!(object, Object::Network(_)));
-        gone.dedup();
-        for (object, path) in gone {
-            let record = build::record(&self.settings.run_dir, &path);
+        unwanted.sort_by_key(|(object, _)| matches!(object, Object::Network(_)));
+        unwanted.dedup();
+        unwanted
+    }
+
+    /// Deletes the devices of these networks that matter outside of their namespaces.
+    fn disconnect(&mut self, networks: &[(Object, PathBuf)], report: &mut Report) {
+        for (object, path) in networks {
             if matches!(object, Object::Network(_)) {
-                let held = self.others.get_mut(&object);
-                report.fail(&object, disconnect(held, &path, &record));
+                let record = build::record(&self.settings.run_dir, path);
+                let held = self.others.get_mut(object);
+                report.fail(object, disconnect(held, path, &record));
             }
+        }
+    }
+
+    /// Takes these namespaces down.
+    fn retire(&mut self, unwanted: Vec<(Object, PathBuf)>, report: &mut Report) {
+        let mut all = true;
+        for (object, path) in unwanted {
+            let record = build::record(&self.settings.run_dir, &path);
             match remove_record(&record).and_then(|()| Netns::remove(&path)) {
                 Ok(()) => drop(self.others.remove(&object)),
-                Err(error) => report.fail(&object, [error]),
+                Err(error) => {
+                    all = false;
+                    report.fail(&object, [error]);
+                }
             }
         }
-        self.swept |= report.failures.len() == failures;
+        self.swept |= all;
     }
 
     /// Takes everything of ours out of the node's own namespace.
@@ -479,10 +498,6 @@ impl DataPlane {
             .filter(|(object, _)| !wanted.contains(object))
             .collect()
     }
-}
-
-fn has(features: &[Feature], name: &str) -> bool {
-    features.iter().any(|f| f.name == name && f.available)
 }
 
 /// Every namespace that should be, but the node's.

@@ -122,6 +122,38 @@ fn damage_is_repaired() {
     }
 }
 
+/// A VNI goes from one network to another in one step, and from one that a data plane before left.
+#[test]
+fn a_vni_changes_hands() {
+    let mut lab = lab::Lab::new("vni", 1);
+    lab.add_task(1, 11, None);
+    lab.apply();
+    for (from, to) in [(lab::APP, "second"), ("second", "third")] {
+        if to == "third" {
+            lab.nodes[0].open();
+        }
+        let mut desired = lab.desired[0].clone();
+        let network = desired.networks.remove(from).unwrap();
+        desired.networks.insert(to.to_owned(), network);
+        // With it a task goes, and another one comes.
+        let (_, mut sandbox) = desired.sandboxes.pop_first().unwrap();
+        sandbox.legs[0].network = to.to_owned();
+        let task = format!("task-of-{to}");
+        desired.sandboxes.insert(task.clone(), sandbox);
+        for endpoint in desired.endpoints.values_mut() {
+            endpoint.network = to.to_owned();
+            endpoint.task.clone_from(&task);
+        }
+        let report = lab.nodes[0].apply(&desired);
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        let there = inside(&lab.network(1, to), || {
+            lab::sh("ip -d link show type vxlan")
+        });
+        assert!(there.contains("id 4097"), "{there}");
+        lab.desired[0] = desired;
+    }
+}
+
 /// A namespace that lost its name keeps what is in it.
 #[test]
 fn a_namespace_is_named_again() {
