@@ -1,14 +1,17 @@
 //! Configure and Assign: checked, stored, then acted on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use fairlead_api::v1;
+use ipnet::IpNet;
 use prost::Message;
 use tonic::Status;
 
 use crate::config::EngineName;
 use crate::model::{Assignment, gwbridge_subnets};
 use crate::node::Node;
+use crate::plan::View;
 use crate::plane::PlaneError;
 use crate::store::{Kind, Op, OwnRecord, StoreError};
 use crate::task;
@@ -44,52 +47,93 @@ pub fn engine(node: &v1::NodeConfig, flag: Option<EngineName>) -> Option<netdp::
 /// # Errors
 /// `INVALID_ARGUMENT` for what is wrong with it, `FAILED_PRECONDITION` for what cannot change now.
 pub async fn configure(node: &Arc<Node>, config: v1::NodeConfig) -> Result<(), Status> {
-    validate::node_config(&config).map_err(|v| v.into_status("the configuration"))?;
     let _one = node.assigning.lock().await;
     let view = node.view();
     if view.config.as_ref() == Some(&config) {
         return Ok(());
     }
-    if let Some(old) = &view.config
-        && !view.locals.is_empty()
-    {
-        let fixed = |what: &str, held: String, new: String| {
-            Status::failed_precondition(format!(
-                "{what} of this node is {held} and cannot become {new} while it has tasks: take them \
-                 out of the assignment first"
-            ))
+    check_config(node, &view, &config)?;
+    switch_engine(node, &view, &config).await?;
+    node.store.write(vec![Op::Config(config.clone())]).await?;
+    node.set_config(config);
+    node.plane()?.apply_later();
+    Ok(())
+}
+
+/// Whether the node may become this.
+fn check_config(node: &Node, view: &View, config: &v1::NodeConfig) -> Result<(), Status> {
+    validate::node_config(config).map_err(|v| v.into_status("the configuration"))?;
+    let subnets = gwbridge_subnets(config).unwrap_or_default();
+    let is_new = |old: &v1::NodeConfig| gwbridge_subnets(old).ok().as_ref() != Some(&subnets);
+    if view.config.as_ref().is_none_or(is_new) {
+        check_subnets(&subnets, &node.options.gwbridge)?;
+    }
+    let Some(old) = view.config.as_ref().filter(|_| !view.locals.is_empty()) else {
+        return Ok(());
+    };
+    let fixed = |what: &str, text: &dyn Fn(&v1::NodeConfig) -> String| {
+        let (held, new) = (text(old), text(config));
+        Status::failed_precondition(format!(
+            "{what} of this node is {held} and cannot become {new} while it has tasks: take them \
+             out of the assignment first"
+        ))
+    };
+    if old.node_id != config.node_id {
+        return Err(fixed("the id", &|c| format!("{:?}", c.node_id)));
+    }
+    if is_new(old) {
+        return Err(fixed("the gwbridge", &|c| {
+            format!("{:?}", c.gwbridge_subnets)
+        }));
+    }
+    if old.engine != config.engine {
+        return Err(fixed("the engine", &|c| format!("{:?}", c.engine)));
+    }
+    Ok(())
+}
+
+/// What the tasks send to the node, and get from it, would go to another device with the same subnet: that of
+/// Docker has the same default.
+fn check_subnets(subnets: &[IpNet], gwbridge: &str) -> Result<(), Status> {
+    let interfaces = nix::ifaddrs::getifaddrs()
+        .map_err(|e| Status::unavailable(format!("cannot list the node's addresses: {e}")))?;
+    for interface in interfaces.filter(|interface| interface.interface_name != gwbridge) {
+        let Some(other) = network(&interface) else {
+            continue;
         };
-        if old.node_id != config.node_id {
-            return Err(fixed(
-                "the id",
-                format!("{:?}", old.node_id),
-                format!("{:?}", config.node_id),
-            ));
-        }
-        if gwbridge_subnets(old).ok() != gwbridge_subnets(&config).ok() {
-            let text = |c: &v1::NodeConfig| format!("{:?}", c.gwbridge_subnets);
-            return Err(fixed("the gwbridge", text(old), text(&config)));
-        }
-        if old.engine != config.engine {
-            let text = |c: &v1::NodeConfig| format!("{:?}", c.engine);
-            return Err(fixed("the engine", text(old), text(&config)));
+        let overlaps = |net: &&IpNet| net.contains(&other) || other.contains(*net);
+        if let Some(subnet) = subnets.iter().find(overlaps) {
+            return Err(Status::failed_precondition(format!(
+                "the gwbridge's subnet {subnet} overlaps {other} of this node's interface {}: choose another one \
+                 (gwbridge_subnets; gwbridgeSubnets in a file)",
+                interface.interface_name
+            )));
         }
     }
-    let plane = node.plane()?;
-    let wanted = engine(&config, node.options.engine);
-    if view
-        .config
-        .as_ref()
-        .map(|old| engine(old, node.options.engine))
-        != Some(wanted)
-    {
+    Ok(())
+}
+
+/// The network that an interface's address is in.
+fn network(interface: &nix::ifaddrs::InterfaceAddress) -> Option<IpNet> {
+    let ip = |address: &nix::sys::socket::SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().into()))
+    };
+    let (address, mask) = (interface.address.as_ref()?, interface.netmask.as_ref()?);
+    let net = IpNet::with_netmask(ip(address)?, ip(mask)?).ok()?;
+    Some(net.trunc())
+}
+
+/// The data plane has another engine from now on, where the configuration says so.
+async fn switch_engine(node: &Node, view: &View, config: &v1::NodeConfig) -> Result<(), Status> {
+    let wanted = engine(config, node.options.engine);
+    let old = view.config.as_ref();
+    if old.map(|old| engine(old, node.options.engine)) != Some(wanted) {
+        let plane = node.plane()?;
         plane.reopen(wanted).await?;
         // Whether or not the configuration can be written.
         plane.apply_later();
     }
-    node.store.write(vec![Op::Config(config.clone())]).await?;
-    node.set_config(config);
-    plane.apply_later();
     Ok(())
 }
 
@@ -97,12 +141,18 @@ pub async fn configure(node: &Arc<Node>, config: v1::NodeConfig) -> Result<(), S
 ///
 /// # Errors
 /// As the contract says.
-pub async fn assign(node: &Arc<Node>, request: v1::AssignRequest) -> Result<String, Status> {
+pub async fn assign(node: &Arc<Node>, mut request: v1::AssignRequest) -> Result<String, Status> {
     let _one = node.assigning.lock().await;
     let view = node.view();
-    let Some(config) = &view.config else {
+    let changed = request.node_config.take();
+    let changed = changed.filter(|config| view.config.as_ref() != Some(config));
+    if let Some(config) = &changed {
+        check_config(node, &view, config)?;
+    }
+    let Some(config) = changed.as_ref().or(view.config.as_ref()) else {
         return Err(Status::failed_precondition(
-            "this node is not configured: call Configure before the first assignment",
+            "this node is not configured: call Configure before the first assignment, or send the \
+             configuration with it",
         ));
     };
     let held = &view.assignment;
@@ -115,14 +165,26 @@ pub async fn assign(node: &Arc<Node>, request: v1::AssignRequest) -> Result<Stri
         )));
     }
     let plane = node.plane()?;
-    let new = validate::assignment(&request, held, config, plane.facts().engine)
+    let facts = plane.facts();
+    let engine = match &changed {
+        Some(config) => engine(config, node.options.engine).unwrap_or(facts.best_engine()),
+        None => facts.engine,
+    };
+    let new = validate::assignment(&request, held, config, engine)
         .map_err(|v| v.into_status("the assignment"))?;
 
     let mut ops = difference(&new, held);
     ops.extend(own_record(&new, held, &config.node_id));
+    if let Some(config) = &changed {
+        switch_engine(node, &view, config).await?;
+        ops.push(Op::Config(config.clone()));
+    }
     node.store.write(ops).await?;
 
     // Nothing below can fail: what is stored is what is acted on.
+    if let Some(config) = changed {
+        node.set_config(config);
+    }
     let results_in = new.results_in.clone();
     for (id, want) in node.set_assignment(new) {
         task::follow(node, &id, want);

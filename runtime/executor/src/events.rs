@@ -10,7 +10,7 @@ use fairlead_api::v1::{
     DataPlaneError, DriftHealed, EndpointApplied, EndpointState, Event, HealthState, NodeApplied,
     TaskHealthChanged, TaskOom,
 };
-use netdp::{Object, Report};
+use netdp::{NetdpError, Object, Report};
 use tokio::sync::watch;
 
 use crate::plan::Plan;
@@ -199,6 +199,12 @@ impl Inner {
         let network_failed =
             |id: &str| clients.contains(id) || failed.contains(&Object::Network(id.to_owned()));
         self.nodes.retain(|id, _| plan.nodes.contains_key(id));
+        // One that IPVS refused leads where it led before, or nowhere.
+        let unbalanced = |id: &str| {
+            let mut failures = report.failures.iter();
+            let service = Object::Service(id.to_owned());
+            failures.any(|f| f.object == service && matches!(f.error, NetdpError::Ipvs { .. }))
+        };
         let ingress = plan.ingress.as_deref().is_some_and(network_failed);
         if !ingress && !node_failed {
             for (id, version) in &plan.nodes {
@@ -216,6 +222,9 @@ impl Inner {
             .retain(|id, _| plan.endpoints.contains_key(id));
         for (id, covered) in &plan.endpoints {
             if !covered.complete || node_failed || network_failed(&covered.network) {
+                continue;
+            }
+            if plan.ingress.as_ref() == Some(&covered.network) && unbalanced(&covered.service) {
                 continue;
             }
             let known = self.endpoints.get(id).is_some_and(|(version, state, _)| {

@@ -46,6 +46,8 @@ pub struct Covered {
     pub state: v1::EndpointState,
     /// Network id.
     pub network: String,
+    /// Service id; empty without one.
+    pub service: String,
     /// Whether the plan does with it all that its state says: an active backend may have to wait
     /// for its task or for its node.
     pub complete: bool,
@@ -220,6 +222,7 @@ fn endpoint_of(
         version: record.version,
         state: endpoint.state,
         network: record.network_id.clone(),
+        service: record.service_id.clone(),
         complete: true,
     };
     if !endpoint.exists() {

@@ -77,6 +77,14 @@ pub struct Facts {
     pub last: Option<Arc<Applied>>,
 }
 
+impl Facts {
+    /// What balances where nobody chooses.
+    #[must_use]
+    pub fn best_engine(&self) -> Engine {
+        netdp::best_engine(&self.features)
+    }
+}
+
 struct Thread {
     plane: DataPlane,
     settings: Settings,

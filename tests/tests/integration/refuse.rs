@@ -60,6 +60,11 @@ const CASES: &[Case] = &[
         &["VNI 4096", "ingress"],
     ),
     (
+        "a gwbridge with the underlay's subnet",
+        |a| a["node"]["gwbridgeSubnets"] = json!(["192.0.0.0/16"]),
+        &["192.0.0.0/16 overlaps 192.0.2.0/24", "gwbridgeSubnets"],
+    ),
+    (
         "no subnet",
         |a| a["networks"][0]["subnets"] = json!([]),
         &["networks[\"app\"].subnets"],
@@ -250,6 +255,7 @@ fn held(node: &Node) -> Value {
         &["service", "ls"],
         &["node", "ls"],
         &["endpoint", "ls"],
+        &["node", "describe"],
     ];
     kinds.iter().map(|kind| node.json(kind)).collect()
 }
@@ -279,6 +285,7 @@ fn a_bad_assignment_is_refused_as_a_whole() {
             .as_array_mut()
             .expect("networks")
             .push(network);
+        bad["node"]["hostname"] = json!("renamed");
         match bed.node().apply(&bad) {
             Ok(output) => wrong.push(format!("{what} is taken: {output}")),
             Err(error) => {
@@ -425,6 +432,7 @@ fn raw_calls_of_the_socket() {
             applies_to: "never-was".into(),
             results_in: "next".into(),
             changes: vec![update(network(9000))],
+            node_config: None,
         };
         let status = client
             .assign(request.clone())

@@ -167,14 +167,6 @@ async fn send(mut daemon: Daemon, document: Document) -> Result<(Applied, Report
     let held = held(&mut daemon).await?;
     keep_acknowledgements(&held, &mut assignment.nodes);
     let changes = Changes::between(&held, &assignment);
-    let config = v1::ConfigureRequest {
-        config: Some(assignment.node_config()),
-    };
-    daemon
-        .client
-        .configure(config)
-        .await
-        .map_err(|status| daemon.refusal("configure the node", &status, &origin, &text))?;
     let id = assignment.node.id.clone();
     let records = assignment.nodes.clone().into_proto();
     let endpoints = assignment.endpoints.clone().into_proto();

@@ -180,6 +180,7 @@ async fn send(node: &mut Applied, changes: Vec<v1::Change>) -> Result<(), CliErr
         applies_to: node.state.clone(),
         results_in: hash(&[node.state.as_bytes(), &content]),
         changes,
+        node_config: None,
     };
     let doing = "pass on acknowledgements";
     let response = node.daemon.client.assign(request).await;

@@ -196,15 +196,13 @@ fn progress_of(desired: TaskState, state: i32) -> Progress {
         v1::TaskState::Shutdown as i32,
     );
     let goal = match desired {
-        // However it ended, it has ended.
-        TaskState::Shutdown => complete,
+        // However it ended, it has ended; what is to be removed stays where it is until it has left the file.
+        TaskState::Shutdown | TaskState::Remove => complete,
         other => other.into_proto(),
     };
     if state < goal {
-        // A task that was to run, or to be removed, can end before it gets there; only removal
-        // goes on from the end.
-        let ended = state >= complete && desired != TaskState::Remove;
-        return if ended {
+        // A task that was to run can end before it gets there.
+        return if state >= complete {
             Progress::Failed
         } else {
             Progress::OnTheWay
@@ -240,8 +238,9 @@ mod tests {
             (TaskState::Shutdown, S::Running, OnTheWay),
             (TaskState::Shutdown, S::Complete, Reached),
             (TaskState::Shutdown, S::Failed, Reached),
-            (TaskState::Remove, S::Failed, OnTheWay),
-            (TaskState::Remove, S::Remove, Reached),
+            (TaskState::Remove, S::Running, OnTheWay),
+            (TaskState::Remove, S::Failed, Reached),
+            (TaskState::Remove, S::Shutdown, Reached),
         ] {
             assert_eq!(
                 progress_of(desired, state as i32),

@@ -140,7 +140,7 @@ impl Assignment {
         serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|e| describe(&e))
     }
 
-    /// The node's identity, as it is sent before the assignment.
+    /// The node's identity, as it is sent with the assignment.
     pub fn node_config(&self) -> v1::NodeConfig {
         let engine = match self.node.engine {
             None => "",
@@ -171,6 +171,7 @@ impl Assignment {
     pub fn into_request(self) -> v1::AssignRequest {
         use v1::change::Object;
         let results_in = self.name();
+        let node_config = Some(self.node_config());
         let objects = (self
             .networks
             .into_iter()
@@ -202,6 +203,7 @@ impl Assignment {
             applies_to: String::new(),
             results_in,
             changes: objects.map(update).collect(),
+            node_config,
         }
     }
 }

@@ -393,6 +393,30 @@ fn acknowledgements_follow_what_is_in_the_kernel() {
         kinds(&other.after(1000).0),
         ["DataPlaneError", "n2 3", "e2 1"]
     );
+    // One that IPVS refused leads elsewhere than the records say; those of other networks are not its affair.
+    let refused = EventLog::new(1000);
+    let meshed = plan(&view(3, |objects| {
+        objects.push(Sent::Endpoint(v1::EndpointRecord {
+            network_id: "ingress".into(),
+            ..endpoint("e3", "t2", "n2", "10.0.0.22")
+        }));
+    }));
+    let error = netdp::NetdpError::Ipvs {
+        object: "the ingress network".into(),
+        source: ipvs::IpvsError::NotAvailable,
+    };
+    let object = Object::Service("s1".into());
+    let report = Report {
+        failures: vec![Failure { object, error }],
+        ..Report::default()
+    };
+    refused.report(&meshed, &report);
+    assert_eq!(
+        kinds(&refused.after(1000).0),
+        ["DataPlaneError", "n2 3", "e2 1"]
+    );
+    refused.report(&meshed, &Report::default());
+    assert!(kinds(&refused.after(1000).0).contains(&"e3 1".to_owned()));
     // Without the node there is no mesh, and VIPs are balanced where their clients are.
     let mesh = EventLog::new(1000);
     mesh.report(&first, &failing(Object::Node));

@@ -144,6 +144,7 @@ pub fn follow(node: &Arc<Node>, task: &str, want: Want) {
             want: receiver,
             running: None,
             health: None,
+            intended: false,
             retries: 0,
         };
         tokio::spawn(follower.run());
@@ -158,6 +159,8 @@ struct Follower {
     running: Option<Running>,
     /// Looks after its health, if it has a check and runs.
     health: Option<Monitor>,
+    /// It is known to be on disk that a process may exist.
+    intended: bool,
     /// Failed tries of the current step.
     retries: u32,
 }
@@ -204,6 +207,17 @@ impl Follower {
         });
         if state == TaskState::Starting {
             written.await?;
+            self.intended = true;
+        }
+        Ok(())
+    }
+
+    /// Before a process is begun: that it may exist is on disk, also when the write with the state failed.
+    async fn intend(&mut self) -> Result<(), StepError> {
+        if !self.intended {
+            let intent = |local: &mut Local| local.record.process = true;
+            self.node.update(&self.id, intent).await?;
+            self.intended = true;
         }
         Ok(())
     }
@@ -258,6 +272,7 @@ impl Follower {
         blocking(move || dirs.iter().try_for_each(|dir| cleanup::remove_dir(dir))).await?;
         match self.node.forget(&self.id) {
             Some(local) => {
+                self.intended = false;
                 self.node.want(&self.id, local.want());
                 Ok(true)
             }

@@ -33,6 +33,7 @@ impl Follower {
             }
             Found::Nothing => {}
         }
+        self.intend().await?;
         let node = Arc::clone(&self.node);
         let id = self.id.clone();
         blocking(move || cleanup::kill_processes(&node, &id)).await?;

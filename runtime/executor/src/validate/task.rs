@@ -115,7 +115,17 @@ fn check_legs(v: &mut Violations, at: At<'_>, networks: &[v1::NetworkAttachment]
                 {
                     v.add(at, "a second address of the same family");
                 }
-                Ok(net) => addresses.push(net),
+                Ok(net) => {
+                    if let Some(other) = overlapping(&legs, &attachment.network_id, net) {
+                        let reason = format!(
+                            "its subnet overlaps that of network {:?}, which the task has joined too: no route \
+                             would tell them apart",
+                            other.network
+                        );
+                        v.add(at, reason);
+                    }
+                    addresses.push(net);
+                }
                 Err(_) => v.add(
                     at,
                     format!("{text:?} is no address of the form 10.1.0.5/24"),
@@ -135,6 +145,13 @@ fn check_legs(v: &mut Violations, at: At<'_>, networks: &[v1::NetworkAttachment]
         }
     }
     legs
+}
+
+/// A leg of the task in another network, of which the subnet has addresses in common with this one.
+fn overlapping<'a>(legs: &'a [LegDef], network: &str, net: IpNet) -> Option<&'a LegDef> {
+    let overlaps = |other: &IpNet| other.contains(&net.trunc()) || net.contains(&other.trunc());
+    let mut others = legs.iter().filter(|leg| leg.network != network);
+    others.find(|leg| leg.addresses.iter().any(overlaps))
 }
 
 fn check_resources(v: &mut Violations, at: At<'_>, resources: &v1::ResourceRequirements) {

@@ -347,6 +347,7 @@ pub fn complete(name: &str, tasks: &[v1::Task]) -> v1::AssignRequest {
                 object: Some(object),
             })
             .collect(),
+        node_config: None,
     }
 }
 

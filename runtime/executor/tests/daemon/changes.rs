@@ -100,6 +100,7 @@ async fn an_incremental_set_removes_what_it_names_and_nothing_else() {
         r#type: v1::AssignmentType::Incremental as i32,
         applies_to: from.into(),
         results_in: to.into(),
+        node_config: None,
         changes: vec![v1::Change {
             action: v1::Action::Remove as i32,
             object: Some(v1::change::Object::Task(v1::Task {

@@ -118,6 +118,7 @@ fn an_increment_changes_only_what_it_names() {
         applies_to: "1".into(),
         results_in: "2".into(),
         changes: vec![change(1, named("e1")), change(1, named("never-there"))],
+        node_config: None,
     };
     let new = check(&request, &held).unwrap();
     assert!(new.endpoints.is_empty());

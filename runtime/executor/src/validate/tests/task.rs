@@ -72,6 +72,17 @@ fn tasks() {
         privileges = Some(v1::Privileges { selinux_context: Some(v1::SelinuxContext::default()), ..Default::default() }) => "privileges.selinux_context", "not supported yet";
     }
     refused(
+        |p| {
+            p.task.networks.push(v1::NetworkAttachment {
+                network_id: "other".into(),
+                addresses: vec!["10.1.0.9/16".into()],
+                ..Default::default()
+            });
+        },
+        r#"tasks["t1"].networks[1].addresses[0]"#,
+        "overlaps that of network \"app\"",
+    );
+    refused(
         |p| p.task.container = None,
         r#"tasks["t1"].container"#,
         "missing",
