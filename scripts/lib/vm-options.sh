@@ -31,8 +31,8 @@ output and error are the command's, so is the exit status. See docs/vm.md.
   --shell            run the command (default: bash) on this terminal
   --prepare          only download and build; also looks for a newer default kernel
 
-Status: the command's; 124 time-out; 125 the machine failed or its kernel panicked (the end of its
-messages is shown); 2 wrong usage.
+Status: the command's; 123 a processor was stuck; 124 time-out; 125 the machine failed or its kernel
+panicked (the end of its messages is shown); 2 wrong usage.
 HELP
 }
 
