@@ -1,6 +1,6 @@
 //! What this kernel can do, found out by doing it in a namespace that is thrown away.
 
-use std::io;
+use std::{fs, io};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -57,6 +57,13 @@ pub(crate) fn probe() -> Vec<Feature> {
             "CONFIG_BRIDGE, module bridge",
         ),
         feature(
+            "firewalls",
+            "what other firewalls drop, and is ours, passes",
+            no_legacy_filter(),
+            "iptables by nftables (iptables-nft), or rules there that accept fl_gwbridge, fl_ingress and the \
+             tunnel's UDP port",
+        ),
+        feature(
             "ipvs",
             "balances published ports",
             ipvs,
@@ -83,6 +90,18 @@ pub(crate) fn probe() -> Vec<Feature> {
     ];
     features.sort_by_key(|feature| feature.name);
     features
+}
+
+/// Tables of the legacy iptables tools are not reached by netlink. They are listed where somebody has used one
+/// in this namespace (`net/netfilter/x_tables.c`).
+fn no_legacy_filter() -> Result<(), String> {
+    for list in ["ip_tables_names", "ip6_tables_names"] {
+        let tables = fs::read_to_string(format!("/proc/thread-self/net/{list}"));
+        if tables.is_ok_and(|tables| tables.lines().any(|table| table == "filter")) {
+            return Err("legacy iptables has a table filter here".to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// Whether the kernel can do this.

@@ -75,6 +75,26 @@ fn policies_of_drop_on_the_node() {
     assert_eq!(rules.matches("fairlead:").count(), 4, "{rules}");
 }
 
+/// What cannot be passed is told.
+#[test]
+fn legacy_iptables_is_reported() {
+    let mut lab = Lab::new("legacy", 1);
+    let reported = |lab: &Lab| {
+        let features = lab.nodes[0].with(|plane| plane.features());
+        let firewalls = features.into_iter().find(|f| f.name == "firewalls");
+        firewalls.map(|f| (f.available, f.detail)).unwrap()
+    };
+    assert!(reported(&lab).0);
+    let made = lab.exec("n1", "iptables-legacy -P FORWARD DROP 2>&1 || echo no table");
+    if made.contains("no table") {
+        eprintln!("skipped: this kernel has no legacy iptables: {made}");
+        return;
+    }
+    lab.nodes[0].open();
+    let (available, detail) = reported(&lab);
+    assert!(!available && detail.contains("iptables-nft"), "{detail}");
+}
+
 /// Two networks use the same addresses.
 #[test]
 fn overlapping_subnets_stay_apart() {
