@@ -19,6 +19,7 @@ mod netns;
 mod nft;
 mod plane;
 mod ports;
+mod published;
 mod report;
 mod underlay;
 

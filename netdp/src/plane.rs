@@ -14,6 +14,7 @@ use crate::features::{Feature, best_engine, has, probe};
 use crate::namespace::{Cleanup, Namespace, Spec, remove_record, settle};
 use crate::netns::Netns;
 use crate::ports::PortTable;
+use crate::published::Published;
 use crate::report::{Healed, NetworkState, Object, Report};
 use crate::underlay;
 
@@ -60,6 +61,7 @@ pub struct DataPlane {
     others: BTreeMap<Object, Held>,
     balancer: Option<Balancer>,
     ports: PortTable,
+    published: Published,
     underlay: Option<Underlay>,
     /// Since when endpoints drain, by id; a data plane before this one is not asked.
     draining: BTreeMap<String, Instant>,
@@ -92,6 +94,7 @@ impl DataPlane {
         let record = build::record_of_node(&settings.run_dir);
         let node = Namespace::open("the node".to_owned(), Netns::current()?, record)?;
         Ok(Self {
+            published: Published::open(&settings.run_dir),
             settings,
             engine,
             features,
@@ -174,6 +177,8 @@ impl DataPlane {
             self.disconnect(&unwanted, &mut report);
             self.retire(unwanted, &mut report);
             self.clear_node(verify, &mut report);
+            let noted = self.published.set(BTreeSet::new());
+            report.fail(&Object::Node, noted.err());
             return report;
         };
         let run_dir = self.settings.run_dir.clone();
@@ -255,6 +260,11 @@ impl DataPlane {
         }
         self.list_networks(&view, &mut report);
         self.retire(unwanted, &mut report);
+        let ports = view
+            .published()
+            .map(|(_, _, port)| (port.protocol, port.published));
+        let noted = self.published.set(ports.collect());
+        report.fail(&Object::Node, noted.err());
         report
     }
 
@@ -266,7 +276,7 @@ impl DataPlane {
     }
 
     /// Holds the services' published ports; the ones that somebody else has are returned, and are
-    /// not published.
+    /// not published, unless they have been before.
     fn reserve_published(
         &mut self,
         desired: &Desired,
@@ -297,11 +307,14 @@ impl DataPlane {
                         .reserve(netns, &holder(id), port.protocol, port.published);
                 if let Err(error) = reserved {
                     // Any other failure is no reason to withdraw a port that works.
-                    if matches!(
-                        error,
-                        NetdpError::PortTaken { .. } | NetdpError::PortHeld { .. }
-                    ) {
-                        taken.insert((port.protocol, port.published));
+                    let key = (port.protocol, port.published);
+                    let withdrawn = match error {
+                        NetdpError::PortTaken { .. } => !self.published.contains(key),
+                        NetdpError::PortHeld { .. } => true,
+                        _ => false,
+                    };
+                    if withdrawn {
+                        taken.insert(key);
                     }
                     report.fail(&Object::Service(id.clone()), [error]);
                 }

@@ -122,6 +122,33 @@ fn damage_is_repaired() {
     }
 }
 
+/// While no data plane is there, somebody else gets a published port as that of his own connection.
+#[test]
+fn a_port_in_use_stays_published_after_a_restart() {
+    let mut lab = web("busy");
+    let node = lab.nodes[0].netns.clone();
+    lab.nodes[0].close();
+    let listener = inside(&lab.client(), || {
+        std::net::TcpListener::bind("192.0.2.100:9000").unwrap()
+    });
+    let theirs = lab::connect_from(&node, "192.0.2.1:8080", "192.0.2.100:9000").unwrap();
+    lab.nodes[0].open();
+    let report = lab.nodes[0].apply(&lab.desired[0]);
+    let told: Vec<String> = report
+        .failures
+        .iter()
+        .map(|f| f.error.to_string())
+        .collect();
+    assert!(
+        told.len() == 1 && told[0].contains("8080/tcp is already in use"),
+        "{told:?}"
+    );
+    let works = || answers(&lab.client(), "192.0.2.1:8080", 40);
+    assert_eq!(works(), both("192.0.2.100"));
+    drop(theirs);
+    drop(listener);
+}
+
 /// A VNI goes from one network to another in one step, and from one that a data plane before left.
 #[test]
 fn a_vni_changes_hands() {

@@ -102,7 +102,7 @@ impl NodeUnderTest {
         self.thread = Some(thread);
     }
 
-    fn close(&mut self) {
+    pub fn close(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

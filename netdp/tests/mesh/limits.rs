@@ -85,7 +85,10 @@ fn legacy_iptables_is_reported() {
         firewalls.map(|f| (f.available, f.detail)).unwrap()
     };
     assert!(reported(&lab).0);
-    let made = lab.exec("n1", "iptables-legacy -P FORWARD DROP 2>&1 || echo no table");
+    let made = lab.exec(
+        "n1",
+        "iptables-legacy -P FORWARD DROP 2>&1 || echo no table",
+    );
     if made.contains("no table") {
         eprintln!("skipped: this kernel has no legacy iptables: {made}");
         return;
