@@ -8,7 +8,7 @@ use crate::gate::{self, ATTACHED, DETACHED, HOOKED, Report, hear, say};
 use crate::hooks::{self, Identity, Point};
 use crate::idmap::IdMaps;
 use crate::init::{self, Plan};
-use crate::mounts::Sources;
+use crate::mounts::{self, Sources};
 use crate::namespaces::Namespaces;
 use crate::program::Program;
 use crate::rootfs::{self, Rootfs};
@@ -18,7 +18,7 @@ use crate::sys::{self, Cloned};
 use crate::{defaults, fault, process, rdt, stage, terminal, validate};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{ContainerState, Linux, LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{ContainerState, Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -197,6 +197,12 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
         devices: None,
         start_socket: None,
     };
+    if let (Some(cgroup), Some(maps)) = (&made.cgroup, &maps)
+        && namespaces.makes(LinuxNamespaceType::Cgroup)
+        && mounts::writable_cgroups(mounts)
+    {
+        give(cgroup, maps, process)?;
+    }
     let listener = match options.start_socket {
         Some(path) => {
             let listener = gate::listen_at(&path)?;
@@ -461,8 +467,11 @@ fn make_cgroup(
     existing: Existing,
 ) -> Result<Option<Cgroup>, ContainerError> {
     match (path, linux.resources()) {
-        (Some(path), Some(resources)) => cgroup_at(path, existing, &with_own_devices(resources)),
-        (Some(path), None) => cgroup_at(path, existing, &LinuxResources::default()),
+        (Some(path), resources) => {
+            let resources = resources.clone().unwrap_or_default();
+            let resources = defaults::with_devices(&resources);
+            cgroup_at(path, existing, &resources)
+        }
         (None, Some(resources)) if *resources != LinuxResources::default() => Err(
             ContainerError::invalid("linux.resources", "limits need a cgroup, none was named"),
         ),
@@ -470,14 +479,14 @@ fn make_cgroup(
     }
 }
 
-/// After rules about devices come those for the devices that every container has (config-linux.md,
-/// "Default Devices"). Callers of runc forbid everything and rely on that.
-fn with_own_devices(resources: &LinuxResources) -> LinuxResources {
-    let mut resources = resources.clone();
-    if let Some(rules) = resources.devices_mut().as_mut().filter(|r| !r.is_empty()) {
-        rules.extend(defaults::allowed_devices());
+/// In a user namespace, the container's user can use a cgroup that it may write only if it is its
+/// own (config-linux.md, "Cgroup ownership").
+fn give(cgroup: &Cgroup, maps: &IdMaps, process: &Process) -> Result<(), ContainerError> {
+    let user = process.user();
+    match maps.outside(user.uid(), user.gid()) {
+        Some((uid, gid)) => Ok(cgroup.give_to(uid, gid)?),
+        None => Ok(()),
     }
-    resources
 }
 
 fn cgroup_at(

@@ -90,7 +90,7 @@ pub fn enter(
             capabilities,
             stdio: &stdio,
             preserve_fds: options.preserve_fds,
-            affinity: affinity.and_then(|a| a.cpu_affinity_final().as_deref()),
+            affinity: affinity.map(|a| a.cpu_affinity_final().as_deref().unwrap_or_default()),
             filter: filter.as_ref(),
             program,
         },
@@ -101,14 +101,22 @@ pub fn enter(
     };
     let kinds = kinds(linux);
     let initial = affinity.and_then(|affinity| affinity.initial().as_deref());
-    let cgroup = birthplace.as_ref().map(AsFd::as_fd);
-    let cloned = stage::run(None, cgroup, 0, |_| {
-        if let Some(list) = initial.filter(|list| !list.is_empty()) {
-            placement::set_affinity(Some(list))?;
-        }
-        sys::setns(target.pidfd, kinds).step("join namespaces of", "the container")
-    })?;
-    let (pid, pidfd) = match cloned {
+    let clone = |cgroup: Option<&OwnedFd>| {
+        stage::run(None, cgroup.map(AsFd::as_fd), 0, |_| {
+            if let Some(list) = initial.filter(|list| !list.is_empty()) {
+                placement::set_affinity(Some(list))?;
+            }
+            sys::setns(target.pidfd, kinds).step("join namespaces of", "the container")
+        })
+    };
+    let cloned = match clone(birthplace.as_ref()) {
+        Err(error) if is_busy(&error) => match first_cgroup(target)? {
+            Some(cgroup) => clone(Some(&cgroup)),
+            None => Err(error),
+        },
+        cloned => cloned,
+    };
+    let (pid, pidfd) = match cloned? {
         Cloned::Child => {
             drop(ours);
             run(plan, theirs)
@@ -181,14 +189,36 @@ fn of_first<T>(
 ) -> Result<T, ContainerError> {
     let path = PathBuf::from(format!("/proc/{}/{name}", target.pid));
     let opened = open(&path).map_err(|errno| ContainerError::Open { what, path, errno })?;
-    // The number was that process's all the time if the process still is there.
+    still_there(target)?;
+    Ok(opened)
+}
+
+/// What was found by the number of the first process was that process's if it still is there.
+fn still_there(target: &Target<'_>) -> Result<(), ContainerError> {
     match process::wait_ended(target.pidfd, Some(std::time::Duration::ZERO)) {
-        Ok(false) => Ok(opened),
+        Ok(false) => Ok(()),
         _ => Err(ContainerError::System {
             step: "enter container",
             errno: Errno::ESRCH,
         }),
     }
+}
+
+/// Version 2 lets nobody into a cgroup that hands controllers down: a container that has made
+/// cgroups of its own, as systemd and dockerd do, has moved its processes into them.
+fn is_busy(error: &ContainerError) -> bool {
+    matches!(error, ContainerError::Setup(failure)
+        if failure.step == "clone" && failure.errno == Errno::EBUSY as i32)
+}
+
+/// Where the first process has gone, below the cgroup that was meant (as with runc, issue 2356).
+fn first_cgroup(target: &Target<'_>) -> Result<Option<OwnedFd>, ContainerError> {
+    let Some(cgroup) = target.cgroup else {
+        return Ok(None);
+    };
+    let found = cgroup.open_v2_of(target.pid)?;
+    still_there(target)?;
+    Ok(found)
 }
 
 /// A process that is killed and reaped unless it is kept.

@@ -23,6 +23,8 @@ pub fn features() -> Features {
     linux
         .set_cgroup(
             CgroupBuilder::default()
+                .v1(true)
+                .v2(true)
                 .systemd(false)
                 .systemd_user(false)
                 .rdma(true)
@@ -64,10 +66,20 @@ pub fn features() -> Features {
         .oci_version_min(OLDEST)
         .oci_version_max(defaults::OCI_VERSION)
         .hooks(Point::ALL.map(|point| point.name().to_string()).to_vec())
-        .mount_options(text(&OPTION_NAMES))
+        .mount_options(mount_options())
         .linux(linux)
         .build()
         .unwrap_or_default()
+}
+
+/// Those that are understood here, and those that the kernel understands for any file system
+/// (`vfs_parse_sb_flag` in fs/fs_context.c).
+fn mount_options() -> Vec<String> {
+    let of_kernel = ["async", "dirsync", "lazytime", "nolazytime", "sync"];
+    let all = OPTION_NAMES.iter().chain(&of_kernel);
+    let mut all: Vec<String> = all.map(ToString::to_string).collect();
+    all.sort();
+    all
 }
 
 const MODES: [&str; 7] = [

@@ -133,18 +133,49 @@ pub fn check(spec: &Spec) -> Result<(), ContainerError> {
 /// One could not be started, failed, or took too long (then it is killed); those after it do not
 /// run.
 pub fn run(spec: &Spec, point: Point, state: &State) -> Setup<()> {
+    let mut failed = Ok(());
+    each(spec, point, state, |outcome| {
+        failed = outcome;
+        failed.is_ok()
+    });
+    failed
+}
+
+/// As [`run`], but those after one that failed run too, and what failed is told: for
+/// [`Point::Poststop`], after which life goes on (runtime.md, "Lifecycle", 13).
+pub fn run_all(spec: &Spec, point: Point, state: &State) -> Vec<SetupFailure> {
+    let mut failures = Vec::new();
+    each(spec, point, state, |outcome| {
+        failures.extend(outcome.err());
+        true
+    });
+    failures
+}
+
+/// Runs the hooks of one point as long as `go_on`, which is told what became of each, says so.
+fn each(spec: &Spec, point: Point, state: &State, mut go_on: impl FnMut(Setup<()>) -> bool) {
     let hooks = at(spec, point);
     if hooks.is_empty() {
-        return Ok(());
+        return;
     }
-    let state = serde_json::to_vec(state).map_err(|error| {
-        SetupFailure::because("write state for", point.name(), error.to_string())
-    })?;
+    let state = match serde_json::to_vec(state) {
+        Ok(state) => state,
+        Err(error) => {
+            let reason = error.to_string();
+            go_on(Err(SetupFailure::because(
+                "write state for",
+                point.name(),
+                reason,
+            )));
+            return;
+        }
+    };
     for (i, hook) in hooks.iter().enumerate() {
         let name = format!("{}[{i}] ({})", point.name(), hook.path().display());
-        one(hook, &state, &name)?;
+        if !go_on(one(hook, &state, &name)) {
+            return;
+        }
     }
-    Ok(())
 }
 
 /// A file without a name: whoever reads or writes it blocks nobody.
@@ -175,6 +206,8 @@ fn one(hook: &Hook, state: &[u8], name: &str) -> Setup<()> {
         .stdin(input)
         .stdout(duplicate()?)
         .stderr(duplicate()?);
+    // A foreground `run` has blocked its signals. And who ends the runtime ends what hangs with it.
+    sys::set_apart(&mut command);
     let mut child = command.spawn().step("start hook", name)?;
     let pidfd = sys::pidfd_open(child.id() as i32).step("open process of hook", name)?;
     let timeout = hook

@@ -61,6 +61,17 @@ impl IdMaps {
         write_map(pid, "gid_map", "newgidmap", &self.gids)
     }
 
+    /// A user and a group inside as they are outside; `None` where one of them is not mapped.
+    pub fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        let find = |map: &[LinuxIdMapping], id: u32| {
+            map.iter().find_map(|line| {
+                let offset = id.checked_sub(line.container_id())?;
+                (offset < line.size()).then(|| line.host_id() + offset)
+            })
+        };
+        Some((find(&self.uids, uid)?, find(&self.gids, gid)?))
+    }
+
     /// A user namespace with these maps and nobody in it: what an id-mapped mount is made of
     /// (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
     ///
@@ -188,6 +199,14 @@ mod tests {
 
     fn maps(lines: &[LinuxIdMapping]) -> Result<Option<IdMaps>, ContainerError> {
         IdMaps::new("linux.", &Some(lines.into()), &Some(lines.into()))
+    }
+
+    #[test]
+    fn ids_outside() {
+        let maps = maps(&[line(0, 1000, 1), line(1, 100_000, 5)]).expect("valid");
+        let maps = maps.expect("maps");
+        assert_eq!(maps.outside(0, 5), Some((1000, 100_004)));
+        assert_eq!(maps.outside(0, 6), None);
     }
 
     #[test]

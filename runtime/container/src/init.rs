@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use oci_spec::runtime::{ContainerState, LinuxNamespaceType, Spec};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// Everything the child needs, made before the clone.
@@ -117,6 +117,25 @@ fn run_hooks(spec: &Spec, identity: Option<&Identity>, point: Point) -> Setup<()
     hooks::run(spec, point, &identity.state(spec, status, Some(own)))
 }
 
+/// The hooks inside the namespaces. Who waits for one hears nothing at the socket, so it is the
+/// kernel that ends this process with its creator meanwhile.
+fn run_inner_hooks(plan: &Plan<'_>, socket: &OwnedFd) -> Setup<()> {
+    let point = Point::CreateContainer;
+    if hooks::at(plan.spec, point).is_empty() {
+        return Ok(());
+    }
+    let follow = |signal| {
+        sys::prctl(libc::PR_SET_PDEATHSIG, signal).step("follow the end of", "the creating process")
+    };
+    follow(libc::SIGKILL as libc::c_ulong)?;
+    // It says nothing now, so what can be read is that it has ended before.
+    if sys::poll_readable(socket.as_raw_fd(), 0) != Ok(false) {
+        sys::exit_now(125);
+    }
+    run_hooks(plan.spec, plan.identity, point)?;
+    follow(0)
+}
+
 fn set_up<'a>(
     mut plan: Plan<'a>,
     socket: &OwnedFd,
@@ -154,7 +173,6 @@ fn set_up<'a>(
         }
         cover(&plan, &root)?;
     }
-    kernel_settings(&plan, &procfs)?;
     let outside = [Point::Prestart, Point::CreateRuntime];
     if outside
         .iter()
@@ -165,7 +183,9 @@ fn set_up<'a>(
         }
         await_word(socket, HOOKED);
     }
-    run_hooks(plan.spec, plan.identity, Point::CreateContainer)?;
+    run_inner_hooks(&plan, socket)?;
+    // After the hooks, as runc has it: one of them may bring the device that a setting is of.
+    kernel_settings(&plan, &procfs)?;
     if new_mounts {
         let propagation = plan.process.linux.rootfs_propagation().as_deref();
         let propagation = root_propagation(propagation).unwrap_or_default();
@@ -246,8 +266,9 @@ fn build_root(plan: &mut Plan<'_>, procfs: &ProcFs) -> Setup<Root> {
         Some(mount) => mount,
         None => rootfs::open(plan.rootfs)?,
     };
-    let mut root = rootfs::attach(mount, plan.rootfs)?;
     let linux = plan.process.linux;
+    let propagation = root_propagation(linux.rootfs_propagation().as_deref());
+    let mut root = rootfs::attach(mount, plan.rootfs, propagation.unwrap_or_default())?;
     let view = CgroupView {
         cgroup: plan.cgroup,
         own_namespace: plan.namespaces.makes(LinuxNamespaceType::Cgroup),

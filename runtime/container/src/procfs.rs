@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use oci_spec::runtime::LinuxNamespaceType;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::File;
@@ -93,10 +94,13 @@ impl ProcFs {
         let mut sorted: Vec<_> = sysctls.iter().collect();
         sorted.sort();
         for (name, value) in sorted {
-            self.write(&format!("sys/{}", sysctl_path(name)), value)
-                .map_err(|errno| {
-                    SetupFailure::new("set sysctl", format!("{name}={value}"), errno)
-                })?;
+            let path = sysctl_path(name);
+            let set = match path.as_str() {
+                // In a user namespace the file can be written by nobody: it is the machine's root's.
+                DOMAIN_NAME => sys::setdomainname(value.trim_end()),
+                path => self.write(&format!("sys/{path}"), value),
+            };
+            set.map_err(|errno| SetupFailure::new("set sysctl", format!("{name}={value}"), errno))?;
         }
         Ok(())
     }
@@ -137,25 +141,10 @@ fn sysctl_path(name: &str) -> String {
     }
 }
 
-/// Whether a parameter is one of the network namespace.
-pub fn of_network(name: &str) -> bool {
-    sysctl_path(name).starts_with("net/")
-}
-
-/// Which namespaces the container has of its own.
-pub struct OwnNamespaces {
-    pub ipc: bool,
-    pub net: bool,
-}
-
-/// Refuses a parameter that belongs to the whole machine rather than to a namespace of the
-/// container (the list is that of the runtime specification's other implementations).
-pub fn check_sysctl(name: &str, own: &OwnNamespaces) -> Result<(), String> {
-    let path = sysctl_path(name);
-    if path.split('/').any(|part| part.is_empty() || part == "..") {
-        return Err("not a parameter name".into());
-    }
-    let (needs, present) = match path.as_str() {
+/// The kind of namespace that a parameter belongs to; `None` where that is the whole machine (the
+/// list is that of the runtime specification's other implementations).
+pub fn namespace_of(name: &str) -> Option<LinuxNamespaceType> {
+    match sysctl_path(name).as_str() {
         "kernel/msgmax"
         | "kernel/msgmnb"
         | "kernel/msgmni"
@@ -163,15 +152,31 @@ pub fn check_sysctl(name: &str, own: &OwnNamespaces) -> Result<(), String> {
         | "kernel/shmall"
         | "kernel/shmmax"
         | "kernel/shmmni"
-        | "kernel/shm_rmid_forced" => ("IPC", own.ipc),
-        path if path.starts_with("fs/mqueue/") => ("IPC", own.ipc),
-        path if path.starts_with("net/") => ("network", own.net),
-        _ => return Err("not separate per container, it would change the whole machine".into()),
-    };
-    if present {
-        Ok(())
-    } else {
-        Err(format!("needs a {needs} namespace of the container's own"))
+        | "kernel/shm_rmid_forced" => Some(LinuxNamespaceType::Ipc),
+        path if path.starts_with("fs/mqueue/") => Some(LinuxNamespaceType::Ipc),
+        path if path.starts_with("net/") => Some(LinuxNamespaceType::Network),
+        DOMAIN_NAME => Some(LinuxNamespaceType::Uts),
+        _ => None,
+    }
+}
+
+/// How Docker sets the domain name (moby, `setLinuxDomainname`).
+const DOMAIN_NAME: &str = "kernel/domainname";
+
+/// Refuses a parameter that belongs to the whole machine rather than to a namespace of the
+/// container; `own` tells of which kinds it has one.
+pub fn check_sysctl(name: &str, own: impl Fn(LinuxNamespaceType) -> bool) -> Result<(), String> {
+    let path = sysctl_path(name);
+    if path.split('/').any(|part| part.is_empty() || part == "..") {
+        return Err("not a parameter name".into());
+    }
+    if path == "kernel/hostname" {
+        return Err("the field for it is \"hostname\"".into());
+    }
+    match namespace_of(name) {
+        None => Err("not separate per container, it would change the whole machine".into()),
+        Some(kind) if own(kind) => Ok(()),
+        Some(kind) => Err(format!("needs a namespace of the container's own: {kind}")),
     }
 }
 
@@ -194,17 +199,16 @@ mod tests {
 
     #[test]
     fn only_what_is_namespaced() {
-        let own = OwnNamespaces {
-            ipc: true,
-            net: false,
-        };
-        assert!(check_sysctl("kernel.shmmax", &own).is_ok());
-        assert!(check_sysctl("net.ipv4.ip_forward", &own).is_err());
-        let all = OwnNamespaces {
-            ipc: true,
-            net: true,
-        };
-        assert!(check_sysctl("net.ipv4.ip_forward", &all).is_ok());
+        use LinuxNamespaceType as T;
+        let ipc = |kind| kind == T::Ipc;
+        assert!(check_sysctl("kernel.shmmax", ipc).is_ok());
+        assert!(check_sysctl("net.ipv4.ip_forward", ipc).is_err());
+        assert!(check_sysctl("kernel.domainname", ipc).is_err());
+        let all = |_| true;
+        assert!(check_sysctl("net.ipv4.ip_forward", all).is_ok());
+        assert!(check_sysctl("kernel/domainname", all).is_ok());
+        let refused = check_sysctl("kernel.hostname", all).expect_err("has a field");
+        assert!(refused.contains("\"hostname\""), "{refused}");
         for name in [
             "kernel.panic",
             "vm.swappiness",
@@ -213,7 +217,7 @@ mod tests {
             "",
             "net",
         ] {
-            assert!(check_sysctl(name, &all).is_err(), "{name}");
+            assert!(check_sysctl(name, all).is_err(), "{name}");
         }
     }
 }

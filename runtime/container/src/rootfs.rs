@@ -1,6 +1,7 @@
 //! The root file system: mounted inside the container's own mount namespace only, then made `/`.
 
 use crate::error::{Context, Setup, SetupFailure};
+use crate::mounts::Recursive;
 use crate::root::Root;
 use crate::sys::{self, FsContext, attr};
 use nix::errno::Errno;
@@ -51,10 +52,25 @@ pub fn leave_host() -> Setup<()> {
 
 /// Attaches the root file system, from where [`enter`] makes it the root. The mounts of the host
 /// stay reachable, and as sources of bind mounts.
-pub fn attach(fd: OwnedFd, rootfs: &Rootfs) -> Setup<Root> {
-    let recursive = matches!(rootfs, Rootfs::Directory(_));
-    sys::mount_setattr(&fd, recursive, 0, 0, MsFlags::MS_PRIVATE.bits())
-        .step("set propagation of", "the root file system")?;
+pub fn attach(fd: OwnedFd, rootfs: &Rootfs, propagation: (u64, Recursive)) -> Setup<Root> {
+    let (private, slave) = (MsFlags::MS_PRIVATE.bits(), MsFlags::MS_SLAVE.bits());
+    let set = |all: bool, kind| {
+        sys::mount_setattr(&fd, all, 0, 0, kind).step("set propagation of", "the root file system")
+    };
+    let directory = matches!(rootfs, Rootfs::Directory(_));
+    match propagation {
+        // Now or never: what was private once has nobody to be a slave of. Mounts below come from
+        // the host as well, and are treated alike. An overlay is new and has no master.
+        (kind, _) if kind == slave => set(directory, slave)?,
+        // What the container mounts has its own options; these are the mounts that are there. The
+        // root follows when it is entered: pivot_root(2) wants none that is shared.
+        (kind, Recursive::Yes) if kind != private => {
+            set(directory, private)?;
+            set(directory, kind)?;
+            set(false, private)?;
+        }
+        _ => set(directory, private)?,
+    }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let open = |path: &Path| nix::fcntl::open(path, flags, Mode::empty());
     let place = match rootfs {
@@ -69,7 +85,7 @@ pub fn attach(fd: OwnedFd, rootfs: &Rootfs) -> Setup<Root> {
 }
 
 /// Makes the attached root file system `/` and lets go of the host's.
-pub fn enter(root: &Root, propagation: u64, no_pivot: bool) -> Setup<()> {
+pub fn enter(root: &Root, (propagation, _): (u64, Recursive), no_pivot: bool) -> Setup<()> {
     nix::unistd::fchdir(root.fd()).step("change directory to", "the root file system")?;
     if no_pivot {
         move_over_root(root)?;
@@ -77,7 +93,10 @@ pub fn enter(root: &Root, propagation: u64, no_pivot: bool) -> Setup<()> {
         pivot()?;
     }
     nix::unistd::chdir("/").step("change directory to", "/")?;
-    if propagation == MsFlags::MS_PRIVATE.bits() {
+    if [MsFlags::MS_PRIVATE, MsFlags::MS_SLAVE]
+        .map(|kind| kind.bits())
+        .contains(&propagation)
+    {
         return Ok(()); // it is that already
     }
     sys::mount_setattr(root.fd(), false, 0, 0, propagation)

@@ -24,7 +24,8 @@ pub struct ProcessPlan<'a> {
     pub stdio: &'a Stdio,
     /// How many descriptors from 3 on the program inherits.
     pub preserve_fds: u32,
-    /// The CPUs it may use; all without.
+    /// The CPUs it may use; all without, and with an empty list those that it has by then (config.md,
+    /// "Linux Process", `execCPUAffinity`).
     pub affinity: Option<&'a str>,
     /// The filter of its system calls.
     pub filter: Option<&'a Filter>,
@@ -48,7 +49,9 @@ pub fn arm<'a>(
     plan.capabilities.limit_to_own()?;
     warnings.extend(plan.capabilities.warnings());
     placement::apply(plan.process, plan.linux, procfs, warnings)?;
-    placement::set_affinity(plan.affinity)?;
+    if plan.affinity != Some("") {
+        placement::set_affinity(plan.affinity)?;
+    }
     match slave {
         Some(slave) => {
             terminal::take(&slave, user.uid)?;

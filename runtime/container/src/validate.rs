@@ -4,7 +4,7 @@
 use crate::error::ContainerError;
 use crate::mounts::{MountOptions, root_propagation};
 use crate::namespaces::{Namespaces, check_offsets};
-use crate::procfs::{OwnNamespaces, check_sysctl, of_network};
+use crate::procfs::{check_sysctl, namespace_of};
 use crate::{hooks, lsm, placement};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
@@ -129,12 +129,8 @@ fn check_linux(linux: &Linux) -> Result<()> {
         ));
     }
     check_namespaces(linux)?;
-    let own = OwnNamespaces {
-        ipc: namespace(linux, LinuxNamespaceType::Ipc),
-        net: namespace(linux, LinuxNamespaceType::Network),
-    };
     for name in linux.sysctl().iter().flatten().map(|(name, _)| name) {
-        check_sysctl(name, &own)
+        check_sysctl(name, |kind| namespace(linux, kind))
             .map_err(|reason| ContainerError::invalid(format!("linux.sysctl.{name}"), reason))?;
     }
     let lists = [
@@ -277,10 +273,8 @@ fn check_uts(spec: &Spec, linux: &Linux) -> Result<()> {
 pub fn check_joined(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<()> {
     use LinuxNamespaceType as T;
     let sysctls = linux.sysctl().iter().flatten().map(|(name, _)| name);
-    let sysctls = sysctls.map(|name| {
-        let kind = if of_network(name) { T::Network } else { T::Ipc };
-        (format!("linux.sysctl.{name}"), kind)
-    });
+    let sysctls =
+        sysctls.filter_map(|name| Some((format!("linux.sysctl.{name}"), namespace_of(name)?)));
     let names = [
         ("hostname", spec.hostname()),
         ("domainname", spec.domainname()),
@@ -300,9 +294,9 @@ pub fn check_joined(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Resu
 fn check_mount(i: usize, mount: &Mount) -> Result<()> {
     let field = format!("mounts[{i}]");
     absolute(format!("{field}.destination"), mount.destination())?;
-    let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default())
+    let options = MountOptions::of(mount)
         .map_err(|reason| ContainerError::invalid(format!("{field}.options"), reason))?;
-    let bind = crate::mounts::is_bind(mount, &options);
+    let bind = options.bind;
     let maps = has_any(mount.uid_mappings()) || has_any(mount.gid_mappings());
     if options.idmap.is_some() && !bind {
         let reason = "only a bind mount can be id-mapped";

@@ -224,6 +224,27 @@ fn the_devices_of_every_container_can_be_used_whatever_the_rules_say() {
     assert!(outcome.stderr.contains("not permitted"), "{outcome:?}");
 }
 
+/// Neither an empty list nor none at all opens the devices of the machine. The one that is tried has
+/// no driver, so that the answer tells who refused it.
+#[test]
+fn without_rules_only_the_devices_of_every_container_can_be_used() {
+    let sandbox = Sandbox::new("norules");
+    let none: [Option<LinuxResources>; 2] = [None, Some(LinuxResources::default())];
+    for (i, resources) in none.into_iter().enumerate() {
+        let mut spec = sandbox.script(&format!(
+            "echo x > /dev/null && head -c 2 /dev/zero | wc -c; \
+             mknod /tmp/none{i} c 1 2 && cat /tmp/none{i}"
+        ));
+        common::set_linux(&mut spec, |linux| {
+            linux.set_resources(resources);
+        });
+        let outcome = sandbox.run(&spec);
+        assert_eq!(outcome.stdout, "2\n", "{outcome:?}");
+        assert!(outcome.stderr.contains("not permitted"), "{outcome:?}");
+    }
+    sandbox.assert_clean();
+}
+
 /// On a machine with both versions, the filter of version 2 is tried by hiding version 1.
 #[test]
 fn devices_are_filtered_by_the_program() {

@@ -2,7 +2,10 @@
 
 mod common;
 use common::{Sandbox, mount};
-use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount,
+    Spec,
+};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
@@ -12,6 +15,21 @@ fn add(spec: &mut Spec, mounts: Vec<Mount>) {
     let mut all = spec.mounts().clone().unwrap_or_default();
     all.extend(mounts);
     spec.set_mounts(Some(all));
+}
+
+fn add_user_namespace(linux: &mut Linux) {
+    let map = LinuxIdMappingBuilder::default()
+        .container_id(0u32)
+        .host_id(100_000u32)
+        .size(65536u32);
+    let map = Some(vec![map.build().expect("map")]);
+    let user = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::User);
+    let mut list = linux.namespaces().clone().expect("namespaces");
+    list.push(user.build().expect("namespace"));
+    linux
+        .set_namespaces(Some(list))
+        .set_uid_mappings(map.clone())
+        .set_gid_mappings(map);
 }
 
 fn text(path: &Path) -> &str {
@@ -178,6 +196,86 @@ fn a_tmpfs_that_begins_with_what_it_covers() {
 }
 
 #[test]
+fn a_tmpfs_has_the_mode_of_what_it_covers() {
+    let sandbox = Sandbox::new("tmpmode");
+    for name in ["plain", "asked", "copied", "owned"] {
+        let place = sandbox.root().join(name);
+        fs::create_dir(&place).expect("mkdir");
+        chown(&place, Some(7), Some(8)).expect("chown");
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o2751)).expect("chmod");
+    }
+    let mut spec = sandbox.script("stat -c %a:%u:%g /plain /asked /copied /owned /new");
+    let tmpfs = |to: &str, options: &[&str]| mount(to, "tmpfs", "tmpfs", options);
+    add(
+        &mut spec,
+        vec![
+            tmpfs("/plain", &["size=64k"]),
+            tmpfs("/asked", &["mode=700"]),
+            tmpfs("/copied", &["tmpcopyup"]),
+            tmpfs("/owned", &["tmpcopyup", "uid=9"]),
+            tmpfs("/new", &[]),
+        ],
+    );
+    let outcome = sandbox.run(&spec);
+    let found: Vec<_> = outcome.ok().lines().collect();
+    let expected = ["2751:0:0", "700:0:0", "2751:7:8", "2751:9:8", "1777:0:0"];
+    assert_eq!(found, expected);
+    sandbox.assert_clean();
+}
+
+#[test]
+fn options_of_a_mount_of_cgroups() {
+    let sandbox = Sandbox::new("cgroupmount");
+    let run = |options: &[&str]| {
+        let mut spec = sandbox.script(
+            "for d in /sys/fs/cgroup /sys/fs/cgroup/pids; do
+                 if [ -d $d ] && mkdir $d/x; then echo made; fi
+             done
+             grep ' /sys/fs/cgroup' /proc/self/mountinfo",
+        );
+        let mut all = spec.mounts().clone().expect("mounts");
+        all.retain(|m| m.destination() != Path::new("/sys/fs/cgroup"));
+        all.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", options));
+        spec.set_mounts(Some(all));
+        sandbox.run(&spec)
+    };
+    let outcome = run(&["rro", "nosuid", "rshared"]);
+    assert!(!outcome.stdout.contains("made"), "{outcome:?}");
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert!(!lines.is_empty(), "{outcome:?}");
+    for line in lines {
+        let fields: Vec<_> = line.split(' ').collect();
+        assert!(fields[5].starts_with("ro,nosuid"), "{line}");
+        assert!(line.contains(" shared:"), "{line}");
+    }
+    let error = run(&["readonly"]).error.expect("refused");
+    assert!(error.contains("readonly"), "{error}");
+    sandbox.assert_clean();
+}
+
+#[test]
+fn a_bind_mount_by_its_type_alone() {
+    let sandbox = Sandbox::new("bindtype");
+    let source = sandbox.dir.path().join("source");
+    fs::create_dir(&source).expect("mkdir");
+    let run = |options: &[&str]| {
+        let mut spec = sandbox.script("touch /tmp/x 2>/dev/null && echo written; true");
+        add(
+            &mut spec,
+            vec![mount("/tmp", "bind", text(&source), options)],
+        );
+        sandbox.run(&spec)
+    };
+    assert_eq!(run(&["ro"]).ok(), "");
+    let error = run(&["readonly"]).error.expect("refused");
+    assert!(
+        error.contains("mounts[7].options") && error.contains("readonly"),
+        "{error}"
+    );
+    sandbox.assert_clean();
+}
+
+#[test]
 fn changes_to_a_mount() {
     let sandbox = Sandbox::new("remount");
     let mut spec = sandbox
@@ -303,11 +401,7 @@ fn propagation() {
 #[test]
 fn the_root_may_be_shared() {
     let sandbox = Sandbox::new("sharedroot");
-    for (value, expected) in [
-        ("shared", "shared:"),
-        ("rslave", "master:"),
-        ("private", " - "),
-    ] {
+    for (value, shared) in [("shared", true), ("private", false), ("unbindable", false)] {
         let mut spec =
             sandbox.script("grep ' / / ' /proc/self/mountinfo || head -1 /proc/self/mountinfo");
         common::set_linux(&mut spec, |linux| {
@@ -315,17 +409,101 @@ fn the_root_may_be_shared() {
         });
         let outcome = sandbox.run(&spec);
         let line = outcome.ok();
-        // A slave of nothing is private.
-        assert!(
-            line.contains(expected) || value == "rslave",
-            "{value}: {line}"
-        );
-        assert_eq!(
-            line.contains("shared:"),
-            value == "shared",
-            "{value}: {line}"
-        );
+        assert_eq!(line.contains("shared:"), shared, "{value}: {line}");
+        assert_eq!(line.contains("unbindable"), value == "unbindable", "{line}");
+        assert!(!line.contains("master:"), "{value}: {line}");
     }
+    sandbox.assert_clean();
+}
+
+/// What the host mounts later on the root file system, and on a mount below it.
+#[test]
+fn the_root_may_be_a_slave() {
+    let sandbox = Sandbox::new("slaveroot");
+    let root = sandbox.root();
+    let below = root.join("etc/below");
+    fs::create_dir_all(&below).expect("mkdir");
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).expect("chmod");
+    let results = common::in_process(|| {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        use nix::sched::{CloneFlags, unshare};
+        let none = None::<&str>;
+        let tmpfs = |place: &Path| {
+            mount(Some("none"), place, Some("tmpfs"), MsFlags::empty(), none).expect("tmpfs");
+        };
+        unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(none, "/", none, private, none).expect("private");
+        mount(Some(&root), &root, none, MsFlags::MS_BIND, none).expect("bind");
+        tmpfs(&below);
+        let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
+        mount(none, &root, none, shared, none).expect("shared");
+        let cases = [
+            ("rslave", false),
+            ("slave", false),
+            ("private", false),
+            ("rshared", false),
+            ("rslave", true),
+        ];
+        cases.map(|(value, user_namespace)| {
+            let late = [root.join("tmp/late"), below.join("late")];
+            for place in &late {
+                fs::create_dir_all(place).expect("mkdir");
+            }
+            let mut spec = sandbox.script(
+                "touch /ready; while [ ! -e /go ]; do sleep 0.05; done
+                 for d in /tmp/late /etc/below/late; do [ -e $d/file ] && echo seen; done
+                 grep -c 'shared:' /proc/self/mountinfo",
+            );
+            common::set_linux(&mut spec, |linux| {
+                linux.set_rootfs_propagation(Some(value.into()));
+                if user_namespace {
+                    add_user_namespace(linux);
+                }
+            });
+            let (out_read, out_write) = nix::unistd::pipe().expect("pipe");
+            let mut options = sandbox.options();
+            let null = container::Stdio::null().expect("null");
+            options.stdio = Some(container::Stdio {
+                stdout: out_write,
+                ..null
+            });
+            let started = container::create(&spec, options).and_then(container::Created::start);
+            let started = started.expect("started");
+            common::until("the container", || root.join("ready").exists());
+            for place in &late {
+                tmpfs(place);
+                fs::write(place.join("file"), "").expect("write");
+            }
+            fs::write(root.join("go"), "").expect("write");
+            let said = std::io::read_to_string(fs::File::from(out_read)).expect("read");
+            container::process::wait_child(&started.pidfd).expect("wait");
+            if let Some(cgroup) = started.cgroup {
+                cgroup.delete().expect("delete");
+            }
+            for place in &late {
+                umount2(place, MntFlags::MNT_DETACH).expect("umount");
+            }
+            for file in ["ready", "go"] {
+                fs::remove_file(root.join(file)).expect("remove");
+            }
+            (
+                value.to_string(),
+                said.replace('\n', " ").trim().to_string(),
+            )
+        })
+    });
+    let expected = [
+        ("rslave", "seen seen 0"),
+        ("slave", "seen seen 0"),
+        ("private", "0"),
+        // Among themselves: the root and what is below it, not with the host.
+        ("rshared", "2"),
+        // In a user namespace the root file system is opened outside.
+        ("rslave", "seen seen 0"),
+    ];
+    let expected = expected.map(|(value, said)| (value.to_string(), said.to_string()));
+    assert_eq!(results, expected);
     sandbox.assert_clean();
 }
 

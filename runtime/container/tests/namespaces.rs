@@ -101,6 +101,24 @@ fn a_user_namespace() {
     sandbox.assert_clean();
 }
 
+/// As Docker asks for it, in a user namespace too, where the file is not the container's.
+#[test]
+fn a_domain_name_by_sysctl() {
+    let sandbox = Sandbox::new("domain");
+    for user_namespace in [false, true] {
+        let mut spec = sandbox.script("cat /proc/sys/kernel/domainname");
+        if user_namespace {
+            with_user_namespace(&mut spec, 100_000);
+        }
+        set_linux(&mut spec, |linux| {
+            let sysctl = ("kernel.domainname".into(), "example.org".into());
+            linux.set_sysctl(Some([sysctl].into()));
+        });
+        assert_eq!(sandbox.run(&spec).ok(), "example.org");
+    }
+    sandbox.assert_clean();
+}
+
 #[test]
 fn a_user_namespace_whose_root_cannot_reach_its_files() {
     use std::os::unix::fs::PermissionsExt;

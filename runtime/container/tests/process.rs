@@ -271,3 +271,44 @@ fn affinity_is_not_inherited() {
     });
     assert_eq!(pinned.ok(), all);
 }
+
+/// Its serial number, as the program sees it, and as its creator does.
+#[test]
+fn session_keyrings() {
+    use common::probe::{Call, probing, results};
+    let sandbox = Sandbox::new("keyring");
+    // keyctl(2): KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING, not to be made.
+    let call = Call::new(libc::SYS_keyctl, &[0, -3i64 as u64, 0]);
+    let spec = probing(&sandbox, None, &[call]);
+    for keep in [false, true] {
+        let (own, outcome) = common::in_process(|| {
+            // SAFETY: KEYCTL_JOIN_SESSION_KEYRING with a null name: one without a name.
+            let own = unsafe { libc::syscall(libc::SYS_keyctl, 1, 0) };
+            let mut options = sandbox.options();
+            options.no_new_keyring = keep;
+            (own, common::run_here(&spec, options))
+        });
+        if own < 0 {
+            eprintln!("skipped: a kernel without keyrings");
+            return;
+        }
+        let seen = results(outcome.ok())[0];
+        assert_eq!(seen == own, keep, "{seen} {own}");
+        assert!(seen > 0, "{seen}");
+    }
+}
+
+/// The root moved over the old one, as `pivot_root(2)` does not work on an initramfs.
+#[test]
+fn without_pivot_root() {
+    let sandbox = Sandbox::new("nopivot");
+    let mut options = sandbox.options();
+    options.no_pivot = true;
+    let script = "ls -d /bin/busybox; cd ../../../..; pwd; ls -d /root/.cargo /boot /lib/systemd; \
+                  grep -c . /proc/self/mountinfo; touch /tmp/made";
+    let outcome = sandbox.run_with(&sandbox.script(script), options);
+    let lines: Vec<_> = outcome.ok().lines().collect();
+    assert_eq!(lines[..2], ["/bin/busybox", "/"]);
+    assert_eq!(lines.len(), 3, "the host's files are seen: {outcome:?}");
+    sandbox.assert_clean();
+}

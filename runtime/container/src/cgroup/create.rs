@@ -31,6 +31,9 @@ pub enum Existing {
 /// processes before anything about that cgroup is changed.
 const MANAGED: [&str; 4] = ["memory", "pids", "cpu", "cpuset"];
 
+/// Handed down as well, as runc does, where nothing is in the way: else what they count is 0.
+const COUNTED: [&str; 3] = ["io", "hugetlb", "rdma"];
+
 impl Cgroup {
     /// Makes the cgroup, its parents where missing, and sets the limits.
     ///
@@ -261,10 +264,11 @@ fn enable_controllers(place: &Place, dir: &Dir, needs: &Needs, best_effort: bool
     let available = dir.read("cgroup.controllers")?;
     let enabled = dir.read(file)?;
     let has = |list: &str, name: &str| list.split_whitespace().any(|c| c == name);
-    let needed = needs.controllers().filter(|c| !MANAGED.contains(c));
+    let known = || MANAGED.into_iter().chain(COUNTED);
+    let needed = needs.controllers().filter(|c| known().all(|k| k != *c));
     // In a mixed layout the others are in version 1.
     let here = |c: &&str| place.hierarchy.controllers.iter().any(|known| known == c);
-    for controller in MANAGED.into_iter().chain(needed).filter(here) {
+    for controller in known().chain(needed).filter(here) {
         if has(&enabled, controller) {
             continue;
         }
@@ -279,6 +283,9 @@ fn enable_controllers(place: &Place, dir: &Dir, needs: &Needs, best_effort: bool
             continue;
         };
         let asked = needs.field(controller);
+        if asked.is_none() && COUNTED.contains(&controller) {
+            continue;
+        }
         match (error.errno(), asked) {
             // The second is the answer once a controller that threads may share was enabled.
             (Some(Errno::EBUSY | Errno::EOPNOTSUPP), _) if asked.is_some() || !best_effort => {

@@ -8,10 +8,10 @@ use crate::fault;
 use crate::sys;
 use nix::dir::Type;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -168,6 +168,17 @@ impl Dir {
             })?;
         }
         Ok(())
+    }
+
+    /// Changes the owner of one of its files; its own by `.`.
+    pub fn give(&self, file: &str, uid: u32, gid: u32) -> Result<()> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let path = self.path.join(file);
+        let failed = |errno| file_error("change the owner of", &path, None, errno);
+        let fd = self
+            .lookup(Path::new(file), OFlag::O_PATH)
+            .map_err(failed)?;
+        fchownat(&fd, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH).map_err(failed)
     }
 
     /// One of its files, open.

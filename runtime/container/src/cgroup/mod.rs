@@ -6,6 +6,7 @@
 
 mod below;
 mod create;
+mod delegate;
 mod device;
 mod dir;
 mod error;

@@ -1,4 +1,4 @@
-//! The cgroups that the calling process itself is in.
+//! The cgroups that a process is in, as a rule the calling one.
 
 use super::dir::file_error;
 use super::error::Result;
@@ -6,12 +6,20 @@ use super::layout::{Hierarchy, Version};
 use crate::sys;
 use std::path::{Component, Path, PathBuf};
 
-/// What `/proc/self/cgroup` says (cgroups(7)).
+/// What `/proc/<pid>/cgroup` says (cgroups(7)).
 pub(super) struct OwnCgroups(Vec<(Vec<String>, PathBuf)>);
 
 impl OwnCgroups {
     pub fn read() -> Result<Self> {
-        let path = Path::new("/proc/self/cgroup");
+        Self::read_at(Path::new("/proc/self/cgroup"))
+    }
+
+    /// Those of another process.
+    pub fn of(pid: i32) -> Result<Self> {
+        Self::read_at(Path::new(&format!("/proc/{pid}/cgroup")))
+    }
+
+    fn read_at(path: &Path) -> Result<Self> {
         match sys::read_file(path) {
             Ok(text) => Ok(Self::parse(&text)),
             Err(errno) => Err(file_error("read", path, None, errno)),

@@ -4,6 +4,7 @@ mod seccomp;
 
 pub use seccomp::seccomp;
 
+use crate::user;
 use oci_spec::runtime::{
     Capabilities, Capability, Linux, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder,
     LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace,
@@ -156,6 +157,30 @@ pub fn allowed_devices() -> Vec<LinuxDeviceCgroup> {
     rules.extend(used);
     rules.push(device_rule(true, T::C, Some(136), None, "rwm"));
     rules
+}
+
+/// These resources, with the rules for the devices that every container has after those that are
+/// given (config-linux.md, "Default Devices"): callers of runc forbid everything and rely on that.
+/// Where no rule is given, none is added.
+pub fn with_own_devices(resources: &LinuxResources) -> LinuxResources {
+    let mut resources = resources.clone();
+    if let Some(rules) = resources.devices_mut().as_mut().filter(|r| !r.is_empty()) {
+        rules.extend(allowed_devices());
+    }
+    resources
+}
+
+/// As [`with_own_devices`], for a container that is made: where no rule is given, the devices that
+/// every container has may be used and no others. Else a node of the machine's disk would be one
+/// call away. Whoever has no privileges on the machine can load no filter, and without them can make
+/// no device either.
+pub fn with_devices(resources: &LinuxResources) -> LinuxResources {
+    let mut resources = with_own_devices(resources);
+    let none = resources.devices().iter().flatten().next().is_none();
+    if none && nix::unistd::geteuid().is_root() && user::in_initial_namespace() {
+        resources.set_devices(Some(device_rules()));
+    }
+    resources
 }
 
 fn device_rule(

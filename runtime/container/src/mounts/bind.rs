@@ -4,7 +4,7 @@
 //! mounts cover cannot redirect them, and their propagation is still that of the host's.
 
 use super::options::Recursive;
-use super::{is_bind, links_at, not_on_procfs, parse, propagate, set_attributes, shown};
+use super::{links_at, not_on_procfs, parse, propagate, set_attributes, shown};
 use crate::error::{ContainerError, Context, Setup, SetupFailure};
 use crate::idmap::IdMaps;
 use crate::mounts::MountOptions;
@@ -35,7 +35,7 @@ impl Sources {
         for (i, entry) in mounts.iter().enumerate() {
             let options = parse(entry)?;
             let Some(recursive) = options.idmap else {
-                let wanted = all && is_bind(entry, &options) && !options.remount;
+                let wanted = all && options.bind && !options.remount;
                 opened.push(wanted.then(|| open(entry, &options)).transpose()?);
                 continue;
             };
@@ -74,7 +74,7 @@ impl Sources {
         self.0.resize_with(mounts.len(), || None);
         for (entry, source) in mounts.iter().zip(&mut self.0) {
             let options = parse(entry)?;
-            if source.is_none() && is_bind(entry, &options) && !options.remount {
+            if source.is_none() && options.bind && !options.remount {
                 *source = Some(open(entry, &options)?);
             }
         }

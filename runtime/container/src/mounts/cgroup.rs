@@ -1,7 +1,7 @@
 //! `/sys/fs/cgroup`: what the container may see of its own control group.
 
-use super::filesystem::{New, new_file_system};
-use super::{MountOptions, set_attributes, shown};
+use super::filesystem::{New, new_file_system, set_recursive};
+use super::{MountOptions, propagate, set_attributes, shown};
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root, beneath};
@@ -20,6 +20,17 @@ pub struct CgroupView<'a> {
     pub own_namespace: bool,
 }
 
+/// Whether the container may write in its cgroups.
+pub fn writable(mounts: &[Mount]) -> bool {
+    let mut cgroups = mounts.iter().filter_map(|entry| {
+        let options = MountOptions::of(entry).ok()?;
+        let kind = entry.typ().as_deref();
+        (matches!(kind, Some("cgroup" | "cgroup2")) && !options.bind).then_some(options)
+    });
+    let last = cgroups.next_back();
+    last.is_some_and(|options| (options.set | options.recursive_set) & attr::RDONLY == 0)
+}
+
 /// Mounts it, and returns the mount.
 pub fn mount(
     root: &Root,
@@ -33,6 +44,9 @@ pub fn mount(
     if v1.is_empty() {
         let mount = version_2(entry, options, view, &what)?;
         sys::move_mount(&mount, &target).step("mount", &what)?;
+        if !options.born_private {
+            propagate(&mount, entry, options)?;
+        }
         return Ok(mount);
     }
     // Version 1 has a tree per controller: a small tmpfs holds a directory for each.
@@ -45,8 +59,7 @@ pub fn mount(
     sys::move_mount(&tmpfs, &target).step("mount", &what)?;
     for (name, directory) in v1 {
         let tree = sys::clone_tree(&directory, false).step("open", directory.display())?;
-        sys::mount_setattr(&tree, false, options.set, 0, 0)
-            .step("set attributes of", directory.display())?;
+        set_attributes(&tree, entry, options)?;
         mkdirat(&tmpfs, name.as_str(), Mode::from_bits_truncate(0o755))
             .step("create directory", format!("{name} of {what}"))?;
         let place = beneath(&tmpfs, name.as_ref(), OFlag::O_PATH)
@@ -58,7 +71,8 @@ pub fn mount(
                 .step("link", format!("{alias} of {what}"))?;
         }
     }
-    sys::mount_setattr(&tmpfs, false, options.set, 0, 0).step("set attributes of", what)?;
+    set_attributes(&tmpfs, entry, options)?;
+    propagate(&tmpfs, entry, options)?;
     Ok(tmpfs)
 }
 
@@ -69,7 +83,9 @@ fn version_2(
     what: &str,
 ) -> Setup<OwnedFd> {
     if view.own_namespace {
-        return new("cgroup2", &[], options.set, what);
+        let mount = new("cgroup2", &[], options.set, what)?;
+        set_recursive(&mount, entry, options)?;
+        return Ok(mount);
     }
     // Without a namespace, a new mount would show all of the machine, and change the options of
     // the machine's own.
@@ -79,6 +95,7 @@ fn version_2(
     };
     let tree = sys::clone_tree(&directory, false).step("open", directory.display())?;
     set_attributes(&tree, entry, options)?;
+    propagate(&tree, entry, options)?;
     Ok(tree)
 }
 

@@ -1,13 +1,15 @@
 //! Mounts of new file systems.
 
 use super::options::MountOptions;
-use super::{is_bind, links_at, not_on_procfs, propagate, set_attributes, shown};
+use super::{links_at, not_on_procfs, propagate, set_attributes, shown};
 use crate::copy;
 use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root};
 use crate::sys::{self, FsContext, attr};
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::mount::MsFlags;
+use nix::unistd::{Gid, Uid, fchownat};
 use oci_spec::runtime::Mount;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -40,6 +42,9 @@ pub fn mount(
         "tmpfs" => links_at(entry.destination()),
         _ => Links::Refuse,
     };
+    if fs_type == "tmpfs" && !given(&data, "mode") {
+        data.extend(covered_mode(root, entry, links)?);
+    }
     let target = root.make_dir(entry.destination(), links)?;
     if links == Links::Follow {
         not_on_procfs(&target, entry)?;
@@ -62,6 +67,7 @@ pub fn mount(
     };
     if options.copy_up {
         copy::tree(&target, &mount, &what)?;
+        copy_owner(&target, &mount, &data, &what)?;
         sys::mount_setattr(&mount, false, options.set, 0, 0).step("set attributes of", &what)?;
     }
     set_recursive(&mount, entry, options)?;
@@ -72,7 +78,46 @@ pub fn mount(
     Ok(mount)
 }
 
-fn set_recursive(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()> {
+fn given(data: &[(String, Option<String>)], option: &str) -> bool {
+    data.iter().any(|(name, _)| name == option)
+}
+
+/// A tmpfs has the mode of the directory that it covers, as with runc and crun: one that only its
+/// owner may look into stays so. Where none is there yet, it is as the kernel makes it.
+fn covered_mode(
+    root: &Root,
+    entry: &Mount,
+    links: Links,
+) -> Setup<Option<(String, Option<String>)>> {
+    let covered = match root.locate(entry.destination(), links) {
+        Ok(covered) => covered,
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(SetupFailure::new("find place for", shown(entry), errno)),
+    };
+    let found = sys::fstat(&covered).step("stat destination of", shown(entry))?;
+    let mode = format!("{:o}", found.st_mode & 0o7777);
+    Ok(Some(("mode".into(), Some(mode))))
+}
+
+/// The owner too, where the options name none. One that is no id in the container's user namespace
+/// cannot be had, as everywhere in it.
+fn copy_owner(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    data: &[(String, Option<String>)],
+    what: &str,
+) -> Setup<()> {
+    let found = sys::fstat(from).step("stat destination of", what)?;
+    let uid = (!given(data, "uid")).then_some(Uid::from_raw(found.st_uid));
+    let gid = (!given(data, "gid")).then_some(Gid::from_raw(found.st_gid));
+    match fchownat(to, "", uid, gid, AtFlags::AT_EMPTY_PATH) {
+        Err(Errno::EINVAL) => Ok(()),
+        changed => changed.step("set owner of", what),
+    }
+}
+
+/// Attributes for the mount and all below it; those of the mount alone a new one is born with.
+pub fn set_recursive(mount: &OwnedFd, entry: &Mount, options: &MountOptions) -> Setup<()> {
     let (set, clear) = (options.recursive_set, options.recursive_clear);
     if set | clear == 0 {
         return Ok(());
@@ -199,7 +244,7 @@ pub fn remount(root: &Root, entry: &Mount, options: &MountOptions) -> Setup<()> 
     let mount = root
         .locate(entry.destination(), links_at(entry.destination()))
         .step("find", &what)?;
-    if !is_bind(entry, options) && !options.data.is_empty() {
+    if !options.bind && !options.data.is_empty() {
         let context = FsContext::pick(&mount).step("open file system of", &what)?;
         for (key, value) in &options.data {
             let result = match value {

@@ -6,8 +6,8 @@ mod filesystem;
 mod options;
 
 pub use bind::Sources;
-pub use cgroup::CgroupView;
-pub use options::{MountOptions, OPTION_NAMES, root_propagation};
+pub use cgroup::{CgroupView, writable as writable_cgroups};
+pub use options::{MountOptions, OPTION_NAMES, Recursive, root_propagation};
 
 use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root};
@@ -16,7 +16,6 @@ use nix::mount::MsFlags;
 use nix::sys::stat::SFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Mount;
-use options::Recursive;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -37,7 +36,7 @@ pub fn mount_all(
         let mount = if options.remount {
             filesystem::remount(root, entry, &options)?;
             continue;
-        } else if is_bind(entry, &options) {
+        } else if options.bind {
             bind::attach(root, entry, &options, sources.take(i))?
         } else if matches!(entry.typ().as_deref(), Some("cgroup" | "cgroup2")) {
             cgroup::mount(root, entry, &options, cgroup)?
@@ -53,13 +52,7 @@ pub fn mount_all(
 }
 
 fn parse(entry: &Mount) -> Setup<MountOptions> {
-    MountOptions::parse(entry.options().as_deref().unwrap_or_default())
-        .map_err(|reason| SetupFailure::because("mount", shown(entry), reason))
-}
-
-/// Whether an entry is a bind mount: by its type or by its options.
-pub fn is_bind(entry: &Mount, options: &MountOptions) -> bool {
-    options.bind || entry.typ().as_deref() == Some("bind")
+    MountOptions::of(entry).map_err(|reason| SetupFailure::because("mount", shown(entry), reason))
 }
 
 fn shown(entry: &Mount) -> String {

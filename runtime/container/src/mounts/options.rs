@@ -3,6 +3,7 @@
 
 use crate::sys::attr;
 use nix::mount::MsFlags;
+use oci_spec::runtime::Mount;
 
 /// What a list of mount options asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,9 +32,10 @@ pub struct MountOptions {
 }
 
 /// Whether something holds for the mounts below too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recursive {
     Yes,
+    #[default]
     No,
 }
 
@@ -116,17 +118,26 @@ pub const OPTION_NAMES: [&str; 53] = [
 const DEFAULT_ATIME: [&str; 4] = ["relatime", "norelatime", "atime", "nostrictatime"];
 
 impl MountOptions {
-    pub fn parse(options: &[String]) -> Result<Self, String> {
-        let mut parsed = Self::default();
-        for option in options {
+    /// Those of a mount, which is a bind mount by its type or by its options.
+    pub fn of(entry: &Mount) -> Result<Self, String> {
+        let kind = entry.typ().as_deref();
+        let mut parsed = Self {
+            bind: kind == Some("bind"),
+            ..Self::default()
+        };
+        for option in entry.options().iter().flatten() {
             parsed.add(option)?;
         }
-        if parsed.bind
-            && let Some((key, _)) = parsed.data.first()
-        {
-            return Err(format!("\"{key}\" is not an option of a bind mount"));
+        // There is no file system of their own that the rest could be for.
+        let what = match kind {
+            _ if parsed.bind => "a bind mount",
+            Some("cgroup" | "cgroup2") => "a mount of cgroups",
+            _ => return Ok(parsed),
+        };
+        match parsed.data.first() {
+            Some((key, _)) => Err(format!("\"{key}\" is not an option of {what}")),
+            None => Ok(parsed),
         }
-        Ok(parsed)
     }
 
     fn add(&mut self, option: &str) -> Result<(), String> {
@@ -156,15 +167,9 @@ impl MountOptions {
     }
 
     fn add_propagation(&mut self, option: &str) -> bool {
-        let (name, recursive) = match option.strip_prefix('r') {
-            Some(name) => (name, Recursive::Yes),
-            None => (option, Recursive::No),
-        };
-        let kind = propagation(name);
-        if let Some(kind) = kind {
-            self.propagation = Some((kind, recursive));
-        }
-        kind.is_some()
+        let asked = with_prefix(option);
+        self.propagation = asked.or(self.propagation);
+        asked.is_some()
     }
 }
 
@@ -199,11 +204,21 @@ fn merge(set: &mut u64, clear: &mut u64, (to_set, to_clear): (u64, u64)) {
     *clear = *clear & !to_set | to_clear;
 }
 
-/// `linux.rootfsPropagation`; private where nothing is said.
-pub fn root_propagation(value: Option<&str>) -> Option<u64> {
+/// `linux.rootfsPropagation`, and whether it holds for the mounts below the root file system's too;
+/// private where nothing is said.
+pub fn root_propagation(value: Option<&str>) -> Option<(u64, Recursive)> {
     match value {
-        None | Some("") => Some(MsFlags::MS_PRIVATE.bits()),
-        Some(name) => propagation(name).or_else(|| propagation(name.strip_prefix('r')?)),
+        None | Some("") => Some((MsFlags::MS_PRIVATE.bits(), Recursive::Yes)),
+        Some(name) => with_prefix(name),
+    }
+}
+
+/// A propagation, with an `r` when it holds for the mounts below too.
+fn with_prefix(name: &str) -> Option<(u64, Recursive)> {
+    match (propagation(name), name.strip_prefix('r')) {
+        (Some(kind), _) => Some((kind, Recursive::No)),
+        (None, Some(name)) => Some((propagation(name)?, Recursive::Yes)),
+        (None, None) => None,
     }
 }
 
@@ -212,7 +227,14 @@ mod tests {
     use super::*;
 
     fn parse(options: &[&str]) -> Result<MountOptions, String> {
-        MountOptions::parse(&options.iter().map(|o| (*o).to_string()).collect::<Vec<_>>())
+        of_type("none", options)
+    }
+
+    fn of_type(kind: &str, options: &[&str]) -> Result<MountOptions, String> {
+        let mut entry = Mount::default();
+        let options = options.iter().map(|o| (*o).to_string()).collect();
+        entry.set_typ(Some(kind.into())).set_options(Some(options));
+        MountOptions::of(&entry)
     }
 
     #[test]
@@ -232,6 +254,11 @@ mod tests {
         let slave = MsFlags::MS_SLAVE.bits();
         assert_eq!(options.propagation, Some((slave, Recursive::Yes)));
         assert!(parse(&["bind", "size=3"]).is_err());
+        // By its type alone it is one too.
+        assert!(of_type("bind", &[]).expect("valid").bind);
+        assert!(of_type("bind", &["readonly"]).is_err());
+        assert!(of_type("cgroup", &["readonly"]).is_err());
+        assert!(of_type("cgroup2", &["ro", "rprivate"]).is_ok());
         let options = parse(&["bind", "ridmap"]).expect("valid");
         assert_eq!(options.idmap, Some(Recursive::Yes));
     }
@@ -276,10 +303,15 @@ mod tests {
 
     #[test]
     fn root_propagation_values() {
-        assert_eq!(root_propagation(None), Some(MsFlags::MS_PRIVATE.bits()));
+        let (private, slave) = (MsFlags::MS_PRIVATE.bits(), MsFlags::MS_SLAVE.bits());
+        assert_eq!(root_propagation(None), Some((private, Recursive::Yes)));
         assert_eq!(
             root_propagation(Some("rslave")),
-            Some(MsFlags::MS_SLAVE.bits())
+            Some((slave, Recursive::Yes))
+        );
+        assert_eq!(
+            root_propagation(Some("slave")),
+            Some((slave, Recursive::No))
         );
         assert_eq!(root_propagation(Some("nope")), None);
     }

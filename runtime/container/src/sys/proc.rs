@@ -2,6 +2,8 @@
 
 use nix::errno::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Which side of [`clone3`] this is.
 pub enum Cloned {
@@ -180,6 +182,22 @@ pub fn reset_signals() {
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
     }
+}
+
+/// Has a command start with the default action for every signal and none blocked, whatever this
+/// process ignores and blocks, and be killed when this one ends before it.
+pub fn set_apart(command: &mut Command) {
+    let parent = std::process::id();
+    let prepare = move || {
+        reset_signals();
+        prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
+        match std::os::unix::process::parent_id() == parent {
+            true => Ok(()),
+            false => Err(Errno::ESRCH.into()), // it has ended already
+        }
+    };
+    // SAFETY: nothing but system calls, which are allowed between fork and exec.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// `setgroups(2)`.

@@ -122,6 +122,7 @@ fn settings_for_a_namespace_of_the_machine() {
         ),
         (LinuxNamespaceType::Ipc, "ipc", Some("kernel.shmmax")),
         (LinuxNamespaceType::Uts, "uts", None),
+        (LinuxNamespaceType::Uts, "uts", Some("kernel.domainname")),
     ] {
         let mut spec = sandbox.script("true");
         spec.set_hostname(sysctl.is_none().then(|| "renamed".into()));
