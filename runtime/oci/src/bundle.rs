@@ -3,7 +3,7 @@
 use crate::error::OciError;
 use oci_spec::runtime::{Capability, Spec};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -14,8 +14,14 @@ use std::path::{Path, PathBuf};
 /// Far more than any configuration; larger files are refused rather than read into memory.
 const MAX_CONFIG: u64 = 16 << 20;
 
-/// Where a configuration has its capabilities.
-pub const OF_SPEC: &str = "/process/capabilities";
+/// Where a configuration has its process.
+pub const OF_SPEC: &str = "/process";
+
+/// Flags of `process.scheduler` as the specification has them, and as `oci-spec` does.
+const SCHEDULER_FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
 
 pub struct Bundle {
     pub directory: PathBuf,
@@ -33,6 +39,7 @@ impl Bundle {
             .map_err(OciError::file("open bundle", directory))?;
         let path = directory.join("config.json");
         let text = read(&path)?;
+        refuse_freebsd(&path, &text)?;
         let (spec, unknown) = parse_known(&path, &text, OF_SPEC)?;
         Ok(Self {
             directory,
@@ -106,13 +113,34 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, OciErro
     })
 }
 
+/// The one section for another system that `oci-spec` does not know, and would pass over (config.md,
+/// "Platform-specific configuration"). What has not even the word needs no second look.
+fn refuse_freebsd(path: &Path, text: &[u8]) -> Result<(), OciError> {
+    #[derive(Deserialize)]
+    struct Sections {
+        freebsd: Option<IgnoredAny>,
+    }
+    let word = b"\"freebsd\"";
+    if !text.windows(word.len()).any(|part| part == word) {
+        return Ok(());
+    }
+    match serde_json::from_slice(text) {
+        Ok(Sections { freebsd: Some(_) }) => Err(OciError::Json {
+            path: path.into(),
+            reason: "freebsd is not supported".into(),
+        }),
+        _ => Ok(()), // what is no JSON is told by who parses it
+    }
+}
+
 /// As [`parse`], without the capabilities that have no known name, and these names: the
 /// specification wants them left out with a warning (config.md, "Linux Process", `capabilities`), as
-/// other kernels may have them. `sets` is where they are (RFC 6901).
+/// other kernels may have them. And with the scheduler's flags as the specification names them.
+/// `process` is where the process is (RFC 6901).
 pub fn parse_known<T: DeserializeOwned>(
     path: &Path,
     text: &[u8],
-    sets: &str,
+    process: &str,
 ) -> Result<(T, Vec<String>), OciError> {
     let error = match serde_json::from_slice(text) {
         Ok(all) => return Ok((all, Vec::new())),
@@ -120,8 +148,25 @@ pub fn parse_known<T: DeserializeOwned>(
     };
     // Rare enough for a second look at all of it.
     let mut known: Option<Value> = serde_json::from_slice(text).ok();
-    let sets = known.as_mut().and_then(|known| known.pointer_mut(sets));
+    let process = known.as_mut().and_then(|known| known.pointer_mut(process));
+    let (unknown, renamed) = process.map_or((Vec::new(), false), |process| {
+        (leave_out_unknown(process), rename_flags(process))
+    });
+    match known {
+        Some(known) if renamed || !unknown.is_empty() => {
+            Ok((parse(path, known.to_string().as_bytes())?, unknown))
+        }
+        _ => Err(OciError::Json {
+            path: path.into(),
+            reason: explain::<T>(text, &error),
+        }),
+    }
+}
+
+/// Takes the capabilities of a process away that have no known name; returns these names.
+fn leave_out_unknown(process: &mut Value) -> Vec<String> {
     let mut unknown: Vec<String> = Vec::new();
+    let sets = process.pointer_mut("/capabilities");
     for (_, set) in sets.and_then(Value::as_object_mut).into_iter().flatten() {
         let Some(set) = set.as_array_mut() else {
             continue;
@@ -136,15 +181,21 @@ pub fn parse_known<T: DeserializeOwned>(
     }
     unknown.sort();
     unknown.dedup();
-    match known {
-        Some(known) if !unknown.is_empty() => {
-            Ok((parse(path, known.to_string().as_bytes())?, unknown))
+    unknown
+}
+
+/// Gives a process's [`SCHEDULER_FLAGS`] the names that are understood; whether there are any.
+fn rename_flags(process: &mut Value) -> bool {
+    let mut renamed = false;
+    let flags = process.pointer_mut("/scheduler/flags");
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        let known = SCHEDULER_FLAGS.iter().find(|(name, _)| *flag == **name);
+        if let Some((_, known)) = known {
+            *flag = Value::from(*known);
+            renamed = true;
         }
-        _ => Err(OciError::Json {
-            path: path.into(),
-            reason: explain::<T>(text, &error),
-        }),
     }
+    renamed
 }
 
 /// What to say of such names: somebody else's, of any number and length.
@@ -182,6 +233,52 @@ fn explain<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_of_the_scheduler() {
+        use oci_spec::runtime::{LinuxSchedulerFlag as Flag, Process};
+        let read = |flags: &str| {
+            let text = format!(
+                r#"{{"cwd":"/","user":{{"uid":0,"gid":0}},
+                "scheduler":{{"policy":"SCHED_OTHER","flags":[{flags}]}}}}"#
+            );
+            parse_known::<Process>(Path::new("p"), text.as_bytes(), "")
+        };
+        // All that the specification names (config.md, "Linux Process", `scheduler`).
+        let all = [
+            ("SCHED_FLAG_RESET_ON_FORK", Flag::SchedResetOnFork),
+            ("SCHED_FLAG_RECLAIM", Flag::SchedFlagReclaim),
+            ("SCHED_FLAG_DL_OVERRUN", Flag::SchedFlagDLOverrun),
+            ("SCHED_FLAG_KEEP_POLICY", Flag::SchedFlagKeepPolicy),
+            ("SCHED_FLAG_KEEP_PARAMS", Flag::SchedFlagKeepParams),
+            ("SCHED_FLAG_UTIL_CLAMP_MIN", Flag::SchedFlagUtilClampMin),
+            ("SCHED_FLAG_UTIL_CLAMP_MAX", Flag::SchedFlagUtilClampMax),
+        ];
+        let names: Vec<_> = all.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let (process, unknown) = read(&names.join(",")).expect("valid");
+        let scheduler = process.scheduler().clone().expect("scheduler");
+        let flags: Vec<_> = all.iter().map(|(_, flag)| *flag).collect();
+        assert_eq!(scheduler.flags(), &Some(flags));
+        assert!(unknown.is_empty());
+        let error = read(r#""SCHED_FLAG_DL_OVERRUN","NO""#).expect_err("refused");
+        assert!(error.to_string().contains("scheduler.flags[1]"), "{error}");
+    }
+
+    #[test]
+    fn sections_for_freebsd() {
+        let check = |text: &str| refuse_freebsd(Path::new("config.json"), text.as_bytes());
+        for fine in [
+            r#"{"hostname":"freebsd"}"#,
+            r#"{"annotations":{"freebsd":"x"}}"#,
+            r#"{"freebsd":null}"#,
+            r#"{"freebsd""#,
+            "{}",
+        ] {
+            assert!(check(fine).is_ok(), "{fine}");
+        }
+        let error = check(r#"{"linux":{},"freebsd":{"jail":{}}}"#).expect_err("refused");
+        assert!(error.to_string().contains("freebsd is not supported"));
+    }
 
     #[test]
     fn unknown_capabilities() {

@@ -38,7 +38,8 @@ pub enum OciError {
         .0.display()
     )]
     Busy(PathBuf),
-    #[error("container {0} is not running")]
+    // containerd takes a kill that fails with these words of runc for one of a process that has ended.
+    #[error("container not running: {0}")]
     NotRunning(String),
     #[error("{action} {}: {source}", .path.display())]
     File {

@@ -6,7 +6,8 @@
 //!   bundle may change.
 //! - `start` is a socket at which the container's process waits for the word to start.
 //!
-//! Whoever changes a container holds a lock on its directory.
+//! Whoever changes a container holds a lock on its directory. Whoever only looks at it, or sends its
+//! processes a signal, waits for nobody: a hook that hangs holds the lock, and one may ask for the state.
 
 use crate::bundle;
 use crate::error::OciError;
@@ -42,8 +43,10 @@ pub struct Saved {
     /// The unit that this cgroup is, where systemd makes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitPath>,
-    /// The first process and when that was started ([`process::start_time`]), once it exists. It is the
-    /// last field: what is before it stays as it is when this is written over.
+    /// The process that creates it, and when that was started ([`process::start_time`]).
+    #[serde(default)]
+    pub creator: Option<(i32, u64)>,
+    /// The first process, likewise, once it is ready to be started.
     pub process: Option<(i32, u64)>,
 }
 
@@ -91,7 +94,7 @@ impl Store {
             return Err(OciError::Exists(saved.id));
         }
         let entry = Entry {
-            lock,
+            lock: Some(lock),
             directory,
             saved,
             damage: None,
@@ -107,29 +110,57 @@ impl Store {
         }
     }
 
-    /// A container's entry, locked.
+    /// A container's entry, locked: for who changes it.
     pub fn get(&self, id: &str) -> Result<Entry, OciError> {
-        let entry = self.get_any(id)?;
-        match entry.damage {
-            None => Ok(entry),
-            Some(reason) => Err(OciError::Damaged {
-                id: id.into(),
-                reason,
-            }),
+        check_id(id)?;
+        let directory = self.root.join(id);
+        let mut locked = lock(&directory, Some(Duration::ZERO));
+        if matches!(locked, Err(OciError::Busy(_))) {
+            let (saved, _) = read_state(id, &directory);
+            // Its hooks may be who asks, and would wait for themselves.
+            if saved.is_creating()? {
+                return Err(OciError::WrongStatus {
+                    id: id.into(),
+                    status: "creating",
+                    wanted: "wait until it is created, or end that by delete --force",
+                });
+            }
+            locked = lock(&directory, None);
+        }
+        let lock = locked?.ok_or_else(|| OciError::NotFound(id.into()))?;
+        undamaged(entry(id, directory, Some(lock)))
+    }
+
+    /// The entry of a container that was let go of by [`Entry::unlock`], unless it was deleted since.
+    pub fn again(&self, saved: &Saved) -> Result<Option<Entry>, OciError> {
+        match self.get(&saved.id) {
+            // Being created, it is another one of this name.
+            Err(OciError::NotFound(_) | OciError::WrongStatus { .. }) => Ok(None),
+            Ok(entry) if entry.saved.process != saved.process => Ok(None),
+            entry => entry.map(Some),
         }
     }
 
-    /// As [`Store::get`], also where what was written down cannot be understood any more.
-    pub fn get_any(&self, id: &str) -> Result<Entry, OciError> {
+    /// A container's entry, for who does not change it: locked only if nobody else has the lock.
+    pub fn look(&self, id: &str) -> Result<Entry, OciError> {
         check_id(id)?;
         let directory = self.root.join(id);
-        let lock = lock(&directory, None)?.ok_or_else(|| OciError::NotFound(id.into()))?;
-        Ok(entry(id, directory, lock))
+        let not_found = || OciError::NotFound(id.into());
+        let lock = match lock(&directory, Some(Duration::ZERO)) {
+            Err(OciError::Busy(_)) => None,
+            locked => Some(locked?.ok_or_else(not_found)?),
+        };
+        let entry = undamaged(entry(id, directory, lock))?;
+        if entry.lock.is_none() && entry.saved.created.is_empty() {
+            return Err(not_found()); // nothing is written down yet, or nothing any more
+        }
+        Ok(entry)
     }
 
-    /// As [`Store::get_any`], for who will end the container whatever it does. A command that
-    /// holds the lock and waits for the container, which may be for ever, comes to its end when
-    /// that does.
+    /// As [`Store::get`], also where what was written down cannot be understood any more, for who
+    /// will end the container whatever it does. A command that holds the lock and waits for the
+    /// container, which may be for ever, comes to its end when that does; one that creates it, and may
+    /// wait for a hook, is ended: what it has made ends with it, or is removed as after any crash.
     pub fn get_forced(&self, id: &str) -> Result<Entry, OciError> {
         check_id(id)?;
         let directory = self.root.join(id);
@@ -137,13 +168,17 @@ impl Store {
         let mut locked = lock(&directory, Some(PATIENCE));
         if busy(&locked) {
             let (saved, _) = read_state(id, &directory);
-            if let Some((_, pidfd)) = living(&saved)? {
+            let holder = match saved.process {
+                Some(_) => saved.process,
+                None => saved.creator,
+            };
+            if let Some((_, pidfd)) = living(holder)? {
                 process::signal(&pidfd, libc::SIGKILL)?;
             }
             locked = lock(&directory, Some(PATIENCE));
         }
         let lock = locked?.ok_or_else(|| OciError::NotFound(id.into()))?;
-        Ok(entry(id, directory, lock))
+        Ok(entry(id, directory, Some(lock)))
     }
 
     /// The ids of all containers, sorted.
@@ -162,7 +197,17 @@ impl Store {
     }
 }
 
-fn entry(id: &str, directory: PathBuf, lock: Flock<File>) -> Entry {
+fn undamaged(entry: Entry) -> Result<Entry, OciError> {
+    match entry.damage {
+        None => Ok(entry),
+        Some(reason) => Err(OciError::Damaged {
+            id: entry.saved.id,
+            reason,
+        }),
+    }
+}
+
+fn entry(id: &str, directory: PathBuf, lock: Option<Flock<File>>) -> Entry {
     let (saved, damage) = read_state(id, &directory);
     Entry {
         lock,
@@ -193,9 +238,9 @@ fn read_state(id: &str, directory: &Path) -> (Saved, Option<String>) {
     }
 }
 
-/// The first process, while that lives.
-fn living(saved: &Saved) -> Result<Option<(i32, OwnedFd)>, OciError> {
-    let Some((pid, start_time)) = saved.process else {
+/// A process that was written down, while it lives.
+fn living(process: Option<(i32, u64)>) -> Result<Option<(i32, OwnedFd)>, OciError> {
+    let Some((pid, start_time)) = process else {
         return Ok(None);
     };
     let pidfd = match process::open_verified(pid, start_time) {
@@ -220,14 +265,14 @@ fn half_made(id: &str) -> Saved {
         owner: 0,
         cgroup: None,
         unit: None,
+        creator: None,
         process: None,
     }
 }
 
-/// One container's directory, locked.
+/// One container's directory, locked unless it is only looked at.
 pub struct Entry {
-    #[allow(dead_code)] // held, not read
-    lock: Flock<File>,
+    lock: Option<Flock<File>>,
     directory: PathBuf,
     pub saved: Saved,
     /// Why `state.json` says nothing, where it is there and cannot be understood.
@@ -279,7 +324,7 @@ impl Entry {
 
     /// Its first process, while that lives.
     pub fn process(&self) -> Result<Option<(i32, OwnedFd)>, OciError> {
-        living(&self.saved)
+        living(self.saved.process)
     }
 
     /// As [`Entry::process`]; a container that does not run is an error.
@@ -296,9 +341,8 @@ impl Entry {
 
     /// Where it is in its life.
     pub fn status(&self) -> Result<ContainerState, OciError> {
-        if self.saved.process.is_none() {
-            // The lock is ours: whoever was creating it is gone.
-            return Ok(ContainerState::Stopped);
+        if self.saved.is_creating()? {
+            return Ok(ContainerState::Creating);
         }
         if self.process()?.is_none() {
             return Ok(ContainerState::Stopped);
@@ -319,6 +363,11 @@ pub fn open_cgroup(path: &CgroupPath) -> Result<Option<Cgroup>, OciError> {
 }
 
 impl Saved {
+    /// Whether somebody is about to create it; it has no process of its own then.
+    fn is_creating(&self) -> Result<bool, OciError> {
+        Ok(self.process.is_none() && living(self.creator)?.is_some())
+    }
+
     pub fn identity(&self) -> Identity {
         Identity {
             id: self.id.clone(),
@@ -327,30 +376,18 @@ impl Saved {
     }
 }
 
-/// In one write of a file that is never made shorter, which a process that is killed has done or has
-/// not, if it is within a page: what is there is nothing yet, the old content or the new. More than
-/// that is made aside. The directory is on a tmpfs as a rule: it need not survive the machine.
+/// Made aside, and put in its place in one step: who reads it without the lock, or after a crash, finds
+/// nothing yet, the old content or the new. The directory is on a tmpfs as a rule: it need not survive
+/// the machine.
 fn write(path: &Path, content: &[u8]) -> Result<(), OciError> {
     step("make file", path)?;
-    if content.len() > PAGE {
-        let new = path.with_extension("new");
-        let written = fs::write(&new, content).and_then(|()| {
-            fault::step("write")?;
-            fs::rename(&new, path)
-        });
-        return written.map_err(OciError::file("write", path));
-    }
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    let written = options.open(path).and_then(|mut file| {
+    let new = path.with_extension("new");
+    let written = fs::write(&new, content).and_then(|()| {
         fault::step("write")?;
-        file.write_all(content)
+        fs::rename(&new, path)
     });
     written.map_err(OciError::file("write", path))
 }
-
-/// The smallest page of any machine, in bytes.
-const PAGE: usize = 4096;
 
 /// See [`fault`].
 fn step(name: &'static str, path: &Path) -> Result<(), OciError> {
@@ -460,7 +497,7 @@ mod tests {
         fs::write(root.path().join("torn/state.json"), "{").expect("write");
         assert!(matches!(store.get("torn"), Err(OciError::Damaged { .. })));
         store
-            .get_any("torn")
+            .get_forced("torn")
             .expect("an entry")
             .forget()
             .expect("forgotten");

@@ -193,6 +193,46 @@ fn in_a_user_namespace() {
     bundle.assert_clean();
 }
 
+/// `execCPUAffinity`: what is not said stays as the kernel has it.
+#[test]
+fn on_some_cpus() {
+    let bundle = Bundle::new("execcpus");
+    bundle.args(&["/bin/sleep", "100"]);
+    // Without a cgroup, so that no cpuset changes anything when the process moves.
+    let plain = ["--cgroup-manager", "disabled"];
+    let run = [&plain[..], &["run", "--detach", "c"]].concat();
+    let mut run = bundle.command(&run);
+    let null = std::process::Stdio::null;
+    assert!(
+        run.stdout(null())
+            .stderr(null())
+            .status()
+            .expect("run")
+            .success()
+    );
+    let grep = ["grep", "Cpus_allowed_list", "/proc/self/status"];
+    let on = |affinity: serde_json::Value| {
+        let process = json!({ "cwd": "/", "user": { "uid": 0, "gid": 0 }, "env": ["PATH=/bin"],
+            "args": grep, "execCPUAffinity": affinity });
+        let file = bundle.dir.path().join("process.json");
+        fs::write(file, process.to_string()).expect("write");
+        let said = bundle.oci(&["exec", "--process", "process.json", "c"]);
+        said.ok()
+            .split_whitespace()
+            .last()
+            .expect("list")
+            .to_string()
+    };
+    let all = on(json!(null));
+    let last = all.rsplit([',', '-']).next().expect("cpu").to_string();
+    assert_eq!(on(json!({ "initial": "0" })), "0");
+    assert_eq!(on(json!({ "initial": "0", "final": last })), last);
+    assert_eq!(on(json!({ "final": "0" })), "0");
+    assert_eq!(on(json!({})), all);
+    bundle.oci(&["delete", "-f", "c"]).ok();
+    bundle.assert_clean();
+}
+
 #[test]
 fn in_a_cgroup_below() {
     let bundle = running("execbelow", json!({}));

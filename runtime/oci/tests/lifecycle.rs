@@ -47,7 +47,10 @@ fn from_create_to_delete() {
     until("its end", || bundle.status("c1") == "stopped");
     assert_eq!(bundle.output(), "started\nended\n");
     assert_eq!(bundle.pid("c1"), 0);
-    bundle.oci(&["kill", "c1"]).refused(&["c1", "not running"]);
+    // containerd looks for these words of runc (`checkKillError` of its process package).
+    bundle
+        .oci(&["kill", "c1"])
+        .refused(&["c1", "container not running"]);
     bundle
         .oci(&["exec", "c1", "true"])
         .refused(&["c1", "not running"]);
@@ -200,6 +203,27 @@ fn frozen_and_changed() {
     bundle.assert_clean();
 }
 
+/// As podman says it: all is forbidden but what every container has.
+#[test]
+fn an_update_leaves_the_devices_of_every_container() {
+    let bundle = Bundle::new("devupdate");
+    bundle.args(&["/bin/sleep", "60"]);
+    bundle.create("c", &[]);
+    bundle.oci(&["start", "c"]).ok();
+    let update = with_input(
+        bundle.command(&["update", "--resources", "-", "c"]),
+        r#"{"devices":[{"allow":false,"access":"rwm"}],"pids":{"limit":88}}"#,
+    );
+    update.ok();
+    let script = "echo x > /dev/null && head -c 2 /dev/zero | wc -c; \
+                  mknod /tmp/none c 1 2 && cat /tmp/none";
+    let said = bundle.oci(&["exec", "c", "sh", "-c", script]);
+    assert_eq!(said.stdout, "2\n", "{said:?}");
+    assert!(said.stderr.contains("not permitted"), "{said:?}");
+    bundle.oci(&["delete", "--force", "c"]).ok();
+    bundle.assert_clean();
+}
+
 #[test]
 fn statistics_and_events() {
     let bundle = Bundle::new("events");
@@ -290,6 +314,37 @@ fn hooks_around_its_life() {
     bundle.change(json!({ "hooks": { "createRuntime": hook("createRuntime", 1) } }));
     bundle.oci(&["run", "c"]).refused(&["createRuntime[0]"]);
     assert_eq!(logged(), "createRuntime poststop");
+    bundle.assert_clean();
+}
+
+/// With cgroups of version 1 alone, and none that freezes, nothing is frozen.
+#[test]
+fn without_a_freezer() {
+    let bundle = Bundle::new("nofreezer");
+    bundle.args(&["/bin/sleep", "60"]);
+    let found = container::cgroup::Layout::detect().expect("layout");
+    let devices = found.hierarchies.iter().find(|one| {
+        let mut controllers = one.controllers.iter();
+        one.version == container::cgroup::Version::V1 && controllers.any(|name| name == "devices")
+    });
+    let Some(devices) = devices.map(|one| one.mountpoint.clone()) else {
+        eprintln!("skipped: no version 1 cgroups for devices");
+        return;
+    };
+    // In a mount namespace where that is all there is.
+    let script = "mount --bind \"$2\" /mnt && umount -R -l /sys/fs/cgroup && \
+                  mount -t tmpfs none /sys/fs/cgroup && mkdir /sys/fs/cgroup/devices && \
+                  mount --move /mnt /sys/fs/cgroup/devices || exit 99; \
+                  o() { \"$0\" --root \"$R\" \"$@\" 2>&1; }; R=$1; \
+                  o create c > out || { cat out; exit 1; }; o start c && o state c && \
+                  o exec c true && o pause c; o delete --force c";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "/bin/sh", "-c", script, common::RUNTIME]);
+    command.arg(bundle.state()).arg(devices);
+    command.current_dir(bundle.dir.path());
+    let said = common::Said::from(command.output().expect("runtime"));
+    assert!(said.ok().contains("\"running\""), "{said:?}");
+    assert!(said.ok().contains("freeze"), "{said:?}"); // what pause says
     bundle.assert_clean();
 }
 
@@ -428,8 +483,34 @@ fn what_it_can_do() {
         true
     );
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
-    assert_eq!(features["linux"]["cgroup"]["systemd"], true);
-    assert_eq!(features["linux"]["cgroup"]["systemdUser"], true);
+    for kind in ["v1", "v2", "systemd", "systemdUser", "rdma"] {
+        assert_eq!(features["linux"]["cgroup"][kind], true, "{kind}");
+    }
+    assert_eq!(
+        features["potentiallyUnsafeConfigAnnotations"],
+        json!(["org.systemd.property."])
+    );
+    // Those of the kernel work as said, too.
+    let options = features["mountOptions"].as_array().expect("list");
+    let mut of_kernel = vec!["dirsync", "lazytime", "sync"];
+    assert!(of_kernel.iter().all(|one| options.contains(&json!(one))));
+    of_kernel.extend(["async", "nolazytime"]);
+    let mount = json!({ "destination": "/tmp", "type": "tmpfs", "source": "none" });
+    for option in of_kernel {
+        let mut mounts = bundle.config()["mounts"].clone();
+        let list = mounts.as_array_mut().expect("list");
+        let mut mount = mount.clone();
+        mount["options"] = json!([option]);
+        list.retain(|one| one["destination"] != "/tmp");
+        list.push(mount);
+        bundle.change(json!({ "mounts": mounts }));
+        bundle.args(&["/bin/grep", " /tmp ", "/proc/self/mountinfo"]);
+        let said = bundle.oci(&["run", "c"]);
+        let shown = said.ok().rsplit(' ').next().expect("options");
+        let shown = shown.split(',').any(|one| one == option);
+        let set = !["async", "nolazytime"].contains(&option);
+        assert_eq!(shown, set, "{option}: {said:?}");
+    }
     assert_eq!(features["linux"]["netDevices"]["enabled"], true);
     assert_eq!(features["linux"]["intelRdt"]["enabled"], true);
     assert_eq!(

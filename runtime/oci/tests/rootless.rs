@@ -133,3 +133,91 @@ fn what_only_root_may() {
     as_user(&bundle, &["run", "c"]).refused(&["cgroup"]);
     bundle.assert_clean();
 }
+
+/// A cgroup for the user, and in it one that the runtime starts in; gone with the test.
+struct Delegated(Vec<std::path::PathBuf>);
+
+impl Delegated {
+    fn new(bundle: &Bundle) -> Self {
+        let mut made = Self(Vec::new());
+        for cgroup in bundle.cgroups() {
+            for directory in [cgroup.clone(), cgroup.join("own")] {
+                if fs::create_dir(&directory).is_err() {
+                    continue; // the same hierarchy by another name
+                }
+                made.0.push(directory.clone());
+                // A new cpuset of version 1 takes nobody before it has CPUs.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    let above = directory.parent().expect("parent").join(file);
+                    if let (Ok(value), true) =
+                        (fs::read_to_string(above), directory.join(file).exists())
+                    {
+                        fs::write(directory.join(file), value.trim()).expect("cpuset");
+                    }
+                }
+                for file in fs::read_dir(&directory).expect("list") {
+                    chown(file.expect("file").path(), Some(USER), Some(USER)).expect("chown");
+                }
+                chown(&directory, Some(USER), Some(USER)).expect("chown");
+            }
+        }
+        made
+    }
+
+    /// Runs this in it.
+    fn run(&self, command: &Command) -> Said {
+        let script = "for d; do [ \"$d\" = -- ] && break; echo $$ > $d/cgroup.procs || exit; done; \
+                      while [ \"$1\" != -- ]; do shift; done; shift; exec \"$@\"";
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script, "sh"]);
+        shell.args(self.0.iter().filter(|one| one.ends_with("own")));
+        shell
+            .arg("--")
+            .arg(command.get_program())
+            .args(command.get_args());
+        shell.current_dir(command.get_current_dir().expect("directory"));
+        shell.env_remove("XDG_RUNTIME_DIR");
+        shell.stdin(std::process::Stdio::null());
+        shell.output().expect("shell").into()
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for directory in self.0.iter().rev() {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+/// The host's cgroups that belong to the user (CVE-2023-25809): without a cgroup namespace the
+/// container sees its own under the host's names, and must not write there.
+#[test]
+fn cgroups_of_the_users_own() {
+    let bundle = bundle("rootlesscgroup");
+    let delegated = Delegated::new(&bundle);
+    let mut list = bundle.config()["linux"]["namespaces"].clone();
+    let kinds = list.as_array_mut().expect("list");
+    kinds.retain(|one| one["type"] != "cgroup");
+    let mut mounts = bundle.config()["mounts"].clone();
+    for mount in mounts.as_array_mut().expect("list") {
+        if mount["destination"] == "/sys" {
+            // As where the container has the host's network.
+            *mount = serde_json::json!({ "destination": "/sys", "type": "none", "source": "/sys",
+                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
+        }
+    }
+    let path = format!("/{}/c", bundle.name);
+    bundle.change(serde_json::json!({ "mounts": mounts,
+        "linux": { "namespaces": list, "cgroupsPath": path } }));
+    bundle.script(
+        "busybox find /sys/fs/cgroup -type d > /tmp/seen; wc -l < /tmp/seen; \
+         while read d; do mkdir $d/evil && echo made $d/evil; \
+         echo $$ > $d/cgroup.procs && echo moved $d; done < /tmp/seen 2>/dev/null; true",
+    );
+    let said = delegated.run(&command(&bundle, &["run", "c"]));
+    let (seen, harm) = said.ok().split_once('\n').unwrap_or((said.ok(), ""));
+    assert_eq!(harm, "", "{said:?}");
+    assert_ne!(seen.trim(), "0", "no cgroup to attack: {said:?}");
+    bundle.assert_clean();
+}

@@ -7,8 +7,8 @@ use crate::property::{self, Machine, Property};
 use crate::unit::UnitPath;
 use crate::wire::Value;
 use crate::{annotation, user};
-use container::CgroupPath;
 use container::cgroup::Layout;
+use container::{CgroupPath, defaults};
 use oci_spec::runtime::{LinuxResources, Spec};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -104,12 +104,11 @@ impl Manager {
     /// # Errors
     /// systemd refuses, or is not done in time: then nothing of it stays.
     pub fn start(&mut self, unit: &UnitPath, id: &str, spec: &Spec) -> Result<Held> {
-        let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+        let resources = spec.linux().as_ref().and_then(|l| l.resources().clone());
+        let resources = defaults::with_devices(&resources.unwrap_or_default());
         let machine = self.machine()?;
         let mut properties = property::fixed(unit, id, &machine);
-        if let Some(resources) = resources {
-            properties.extend(property::of_resources(resources, &machine)?);
-        }
+        properties.extend(property::of_resources(&resources, &machine)?);
         for property in annotation::properties(spec.annotations().as_ref())? {
             // What the operator says counts, above all against what is only a default.
             properties.retain(|known| known.name != property.name);

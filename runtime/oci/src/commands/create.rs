@@ -60,6 +60,7 @@ pub fn create<T>(
         Place::Cgroup(path) => (Some(path), None),
         Place::Unit(unit, manager) => (Some(manager.cgroup(&unit)?), Some((unit, manager))),
     };
+    let own = nix::unistd::getpid().as_raw();
     let saved = Saved {
         id: args.id.clone(),
         bundle: bundle.directory.clone(),
@@ -68,6 +69,7 @@ pub fn create<T>(
         owner: nix::unistd::geteuid().as_raw(),
         cgroup,
         unit: systemd.as_ref().map(|(unit, _)| unit.clone()),
+        creator: Some((own, process::start_time(own)?)),
         process: None,
     };
     let cgroup = saved.cgroup.as_ref().map(ToString::to_string);
@@ -230,7 +232,7 @@ fn in_unit<T>(
 /// A hook that fails then cannot change anything any more.
 pub fn run_poststop(context: &Context<'_>, spec: &Spec, entry: &Entry) {
     let state = entry.identity().state(spec, ContainerState::Stopped, None);
-    if let Err(failure) = hooks::run(spec, Point::Poststop, &state) {
+    for failure in hooks::run_all(spec, Point::Poststop, &state) {
         context.log.warning(&failure.to_string());
     }
 }

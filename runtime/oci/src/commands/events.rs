@@ -9,7 +9,6 @@ use container::Cgroup;
 use container::cgroup::{Event, RuncEvent};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oci_spec::runtime::ContainerState;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -18,12 +17,9 @@ pub fn run(context: &Context<'_>, args: &args::Events) -> Result<ExitCode, OciEr
     let option = "--interval";
     let interval =
         duration(&args.interval).map_err(|reason| OciError::Option { option, reason })?;
-    let entry = context.store.get(&args.id)?;
-    if entry.status()? == ContainerState::Stopped {
-        return Err(OciError::NotRunning(args.id.clone()));
-    }
-    let cgroup = freeze::required(&entry)?;
+    let entry = context.store.look(&args.id)?;
     let (_, pidfd) = entry.running()?;
+    let cgroup = freeze::required(&entry)?;
     let saved = entry.unlock();
     if args.stats {
         print(&stats(&saved.id, &cgroup)?)?;

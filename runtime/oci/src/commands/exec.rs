@@ -12,7 +12,7 @@ use oci_spec::runtime::{BoxBuilder, Capabilities, LinuxCapabilities, Process, Sp
 use std::process::ExitCode;
 
 pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, OciError> {
-    let entry = context.store.get(&args.id)?;
+    let entry = context.store.look(&args.id)?;
     let (pid, pidfd) = entry.running()?;
     if !args.ignore_paused && freeze::is_frozen(&entry)? {
         return Err(OciError::WrongStatus {
@@ -111,7 +111,7 @@ fn program(args: &args::Exec, spec: &Spec) -> Result<(Process, Vec<String>), Oci
         Some(path) => {
             let text = bundle::read_any(path)?;
             let mut process: Process;
-            (process, unknown) = bundle::parse_known(path, &text, "/capabilities")?;
+            (process, unknown) = bundle::parse_known(path, &text, "")?;
             if process.exec_cpu_affinity().is_none() {
                 let own = spec.process().as_ref();
                 process.set_exec_cpu_affinity(own.and_then(|p| p.exec_cpu_affinity().clone()));

@@ -13,6 +13,9 @@ pub fn run() -> Result<ExitCode, OciError> {
     {
         cgroup.set_systemd(Some(true)).set_systemd_user(Some(true));
     }
+    // A prefix, since it ends with a dot.
+    let annotations = vec!["org.systemd.property.".to_string()];
+    features.set_potentially_unsafe_config_annotations(Some(annotations));
     print(&features)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,8 +3,8 @@
 use super::Context;
 use crate::error::OciError;
 use crate::store::Entry;
-use container::Cgroup;
 use container::cgroup::FreezerState;
+use container::{Cgroup, CgroupError};
 use oci_spec::runtime::ContainerState;
 use std::process::ExitCode;
 
@@ -44,10 +44,13 @@ pub fn required(entry: &Entry) -> Result<Cgroup, OciError> {
     })
 }
 
-/// Whether a container that runs is paused.
+/// Whether a container that runs is paused; on a machine where none can be, it is not.
 pub fn is_frozen(entry: &Entry) -> Result<bool, OciError> {
-    match entry.cgroup()? {
-        Some(cgroup) => Ok(cgroup.freezer_state()? != FreezerState::Thawed),
-        None => Ok(false),
+    let Some(cgroup) = entry.cgroup()? else {
+        return Ok(false);
+    };
+    match cgroup.freezer_state() {
+        Err(CgroupError::NoFreezer(_)) => Ok(false),
+        state => Ok(state? != FreezerState::Thawed),
     }
 }

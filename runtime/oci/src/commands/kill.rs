@@ -17,7 +17,7 @@ pub fn run(context: &Context<'_>, args: &args::Kill) -> Result<ExitCode, OciErro
         option: "SIGNAL",
         reason: format!("\"{}\" is no signal", args.signal),
     })?;
-    let entry = context.store.get(&args.id)?;
+    let entry = context.store.look(&args.id)?;
     let cgroup = entry.cgroup()?;
     if args.all {
         // Also where the first process has ended and others have not.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 pub fn run(context: &Context<'_>, args: &args::List) -> Result<ExitCode, OciError> {
     let mut all: Vec<Shown> = Vec::new();
     for id in context.store.ids()? {
-        match context.store.get(&id).and_then(|entry| shown(&entry)) {
+        match context.store.look(&id).and_then(|entry| shown(&entry)) {
             Ok(shown) => all.push(shown),
             Err(OciError::NotFound(_)) => {} // deleted meanwhile
             Err(error) => context.log.warning(&format!("{id}: {error}")),

@@ -9,7 +9,7 @@ use std::fs;
 use std::process::ExitCode;
 
 pub fn run(context: &Context<'_>, args: &args::Ps) -> Result<ExitCode, OciError> {
-    let entry = context.store.get(&args.id)?;
+    let entry = context.store.look(&args.id)?;
     let pids = freeze::required(&entry)?.procs()?;
     if args.format == ListFormat::Json {
         print(&pids)?;

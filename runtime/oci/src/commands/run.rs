@@ -40,29 +40,37 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
     let begun = relay.transpose().and_then(|master| {
         // It gives the terminal its size, which the program may ask for at once.
         let relay = master.map(tty::Relay::new);
-        let started = created.start()?;
-        start::has_begun(context, &entry, &bundle.spec, started.pid)?;
-        Ok((relay, started))
+        Ok((relay, created.start()?))
     });
+    // The error that led to a deletion is the one to report.
+    let delete = |entry| {
+        if let Err(error) = delete::delete(context, entry) {
+            context.log.warning(&error.to_string());
+        }
+    };
     let (relay, started) = match begun {
         Ok(begun) => begun,
         Err(error) => {
-            // The error that led here is the one to report.
-            if let Err(error) = delete::delete(context, entry) {
-                context.log.warning(&error.to_string());
-            }
+            delete(entry);
             return Err(error);
         }
     };
+    let saved = entry.unlock();
+    if let Err(error) = start::has_begun(context, &saved, &bundle.spec, started.pid) {
+        match context.store.again(&saved) {
+            Ok(entry) => drop(entry.map(delete)),
+            Err(error) => context.log.warning(&error.to_string()),
+        }
+        return Err(error);
+    }
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let id = entry.unlock().id;
     let exit = foreground::wait(started.pid, &started.pidfd, relay)?;
     if !args.keep {
-        match context.store.get(&id) {
-            Err(OciError::NotFound(_)) => {} // somebody else was faster
-            entry => delete::delete_known(context, entry?, &bundle.spec, started.cgroup)?,
+        match context.store.again(&saved)? {
+            None => {} // somebody else was faster
+            Some(entry) => delete::delete_known(context, entry, &bundle.spec, started.cgroup)?,
         }
     }
     Ok(foreground::exit_code(exit))

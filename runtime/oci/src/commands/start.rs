@@ -4,7 +4,7 @@ use super::Context;
 use super::delete::destroy;
 use super::freeze;
 use crate::error::OciError;
-use crate::store::Entry;
+use crate::store::{Entry, Saved};
 use container::hooks::{self, Point};
 use container::seccomp::Agent;
 use oci_spec::runtime::{ContainerState, Spec};
@@ -12,12 +12,12 @@ use std::process::ExitCode;
 
 pub fn run(context: &Context<'_>, id: &str) -> Result<ExitCode, OciError> {
     let entry = context.store.get(id)?;
-    start(context, &entry)?;
+    start(context, entry)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Has the container's process become the program.
-pub fn start(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
+fn start(context: &Context<'_>, entry: Entry) -> Result<(), OciError> {
     let wrong = |status| OciError::WrongStatus {
         id: entry.saved.id.clone(),
         status,
@@ -29,10 +29,11 @@ pub fn start(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
         wanted: "resume it first",
     };
     match entry.status()? {
-        ContainerState::Created if freeze::is_frozen(entry)? => return Err(paused()),
+        ContainerState::Created if freeze::is_frozen(&entry)? => return Err(paused()),
         ContainerState::Created => {}
         ContainerState::Stopped => return Err(wrong("stopped")),
-        _ => return Err(wrong("running")),
+        ContainerState::Creating => return Err(wrong("creating")),
+        ContainerState::Running => return Err(wrong("running")),
     }
     let (pid, pidfd) = entry.running()?;
     let spec = entry.spec()?;
@@ -44,25 +45,30 @@ pub fn start(context: &Context<'_>, entry: &Entry) -> Result<(), OciError> {
     )?;
     container::start_at(&entry.start_socket(), agent.as_ref(), &pidfd)?;
     let _ = std::fs::remove_file(entry.start_socket()); // nobody listens any more
-    has_begun(context, entry, &spec, pid)
+    has_begun(context, &entry.unlock(), &spec, pid)
 }
 
-/// The program of a container runs: the hooks for that.
+/// The program of a container runs: the hooks for that. They run without the lock: one of them may
+/// be who asks for it, or hang.
 pub fn has_begun(
     context: &Context<'_>,
-    entry: &Entry,
+    saved: &Saved,
     spec: &Spec,
     pid: i32,
 ) -> Result<(), OciError> {
-    let identity = entry.identity();
+    let identity = saved.identity();
     let state = identity.state(spec, ContainerState::Running, Some(pid));
     hooks::run(spec, Point::Poststart, &state).map_err(|failure| {
         // It must not run without what its hooks were to do (runtime.md, "Lifecycle", 9).
-        if let Err(error) = destroy(context, entry) {
+        let ended = match context.store.again(saved) {
+            Ok(Some(entry)) => destroy(context, &entry),
+            other => other.map(drop),
+        };
+        if let Err(error) = ended {
             context.log.warning(&error.to_string());
         }
         OciError::Hook {
-            id: entry.saved.id.clone(),
+            id: saved.id.clone(),
             failure,
         }
     })

@@ -28,7 +28,7 @@ pub struct Shown {
 }
 
 pub fn run(context: &Context<'_>, id: &str) -> Result<ExitCode, OciError> {
-    print(&shown(&context.store.get(id)?)?)?;
+    print(&shown(&context.store.look(id)?)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,8 +78,13 @@ pub fn status(entry: &Entry) -> Result<&'static str, OciError> {
         ContainerState::Creating => "creating",
         ContainerState::Created => "created",
         ContainerState::Stopped => "stopped",
-        ContainerState::Running if super::freeze::is_frozen(entry)? => "paused",
-        ContainerState::Running => "running",
+        ContainerState::Running => match super::freeze::is_frozen(entry) {
+            Ok(true) => "paused",
+            Ok(false) => "running",
+            // Its cgroup may be removed while we look.
+            Err(_) if entry.process()?.is_none() => "stopped",
+            Err(error) => return Err(error),
+        },
     })
 }
 

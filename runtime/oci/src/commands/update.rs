@@ -20,7 +20,8 @@ pub fn run(context: &Context<'_>, args: &args::Update) -> Result<ExitCode, OciEr
         // First: systemd writes the files when it is told, and not everything as exactly.
         Manager::connect()?.update(unit, &resources)?;
     }
-    cgroup.update(&resources)?;
+    // As at the creation: rules that forbid everything do not mean /dev/null.
+    cgroup.update(&container::defaults::with_own_devices(&resources))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -81,23 +81,29 @@ fn by_exec() {
 fn by_the_first_process() {
     let (bundle, runtime) = prepare("exe-first");
     bundle.args(&ARGS);
+    from_beside(&bundle, &runtime);
+}
+
+/// By the one that an exec has started meanwhile.
+fn from_beside(bundle: &Bundle, runtime: &Path) {
     // So that the attacker outlives it.
     let mut list = bundle.config()["linux"]["namespaces"].clone();
     let kinds = list.as_array_mut().expect("list");
     kinds.retain(|one| one["type"] != "pid");
     bundle.change(json!({ "linux": { "namespaces": list } }));
-    let mut victim = start(&bundle, &runtime, &["run", "--keep", "c"]);
+    let mut victim = start(bundle, runtime, &["run", "--keep", "c"]);
     until("the container", || {
         bundle.oci(&["state", "c"]).stdout.contains("running")
     });
     let mut attacker = start(
-        &bundle,
+        bundle,
         Path::new(RUNTIME),
         &["exec", "c", "/bin/sh", "-c", ATTACK],
     );
-    attacked(&bundle, &runtime, &mut victim);
+    attacked(bundle, runtime, &mut victim);
     bundle.oci(&["delete", "--force", "c"]).ok();
     attacker.wait().expect("wait");
+    bundle.assert_clean();
 }
 
 /// An image whose entry point is a script with that interpreter.
@@ -105,14 +111,11 @@ fn by_the_first_process() {
 fn as_an_interpreter() {
     let (bundle, runtime) = prepare("exe-script");
     let script = bundle.root().join("bin/evil");
-    fs::write(&script, "#!/proc/self/exe\n").expect("write");
+    // It becomes `/proc/self/exe update /bin/evil --resources -`, which waits for its input.
+    fs::write(&script, "#!/proc/self/exe update\n").expect("write");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
-    bundle.args(&["/bin/evil"]);
-    let mut child = start(&bundle, &runtime, &["run", "c"]);
-    drop(child.stdin.take());
-    assert_ne!(child.wait().expect("wait").code(), Some(0));
-    assert!(fs::read(&runtime).expect("read") == fs::read(RUNTIME).expect("read"));
-    bundle.assert_clean();
+    bundle.args(&["/bin/evil", "--resources", "-"]);
+    from_beside(&bundle, &runtime);
 }
 
 /// A mount of the machine that is read-only now may be made writable later.

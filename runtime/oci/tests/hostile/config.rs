@@ -145,6 +145,32 @@ fn keys_twice() {
     );
 }
 
+/// Sections for systems that this is not.
+#[test]
+fn for_other_systems() {
+    let bundle = Bundle::new("foreign");
+    bundle.args(&["/bin/true"]);
+    let whole = bundle.config();
+    for (section, content) in [
+        ("freebsd", json!({ "jail": { "parent": "x" } })),
+        ("solaris", json!({ "milestone": "x" })),
+        ("windows", json!({ "layerFolders": ["x"] })),
+        ("zos", json!({ "namespaces": [] })),
+        ("vm", json!({ "kernel": { "path": "/x" } })),
+    ] {
+        let mut config = whole.clone();
+        config[section] = content;
+        let text = config.to_string();
+        refused(&bundle, section, text, &[section, "not supported"]);
+    }
+    // What the specification does not know, it wants passed over (config.md, "Extensibility").
+    let mut config = whole.clone();
+    config["x-own"] = json!({ "freebsd": {} });
+    fs::write(bundle.dir.path().join("config.json"), config.to_string()).expect("write");
+    bundle.oci(&["run", "c"]).ok();
+    bundle.assert_clean();
+}
+
 #[test]
 fn very_much_of_it() {
     let bundle = Bundle::new("much");
