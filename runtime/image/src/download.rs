@@ -76,7 +76,7 @@ impl Download {
             }
             Ok((file, have))
         };
-        let (file, have) = open().map_err(|error| self.failed("opening", &error))?;
+        let (file, have) = open().map_err(|error| self.failed("opening", error))?;
         *self.state() = State {
             file: Some(Arc::new(file)),
             have,
@@ -86,11 +86,11 @@ impl Download {
         Ok(())
     }
 
-    fn failed(&self, action: &str, error: &io::Error) -> RegistryError {
-        RegistryError::File {
-            what: "the file of a download,",
+    fn failed(&self, action: &'static str, source: io::Error) -> RegistryError {
+        RegistryError::Disk {
+            action,
             path: self.path.clone(),
-            reason: format!("{action}: {error}"),
+            source,
         }
     }
 
@@ -113,6 +113,7 @@ impl Download {
             // What a mirror has can be too short or too long.
             if let Some(place) = place
                 && !(progressed && error.is_transient())
+                && !matches!(error, RegistryError::Disk { .. })
                 && !cancel.is_cancelled()
                 && repository.leave(place)
             {
@@ -196,7 +197,7 @@ impl Download {
                 return Err(RegistryError::Answer { url, reason });
             }
             file.write_all_at(piece, have)
-                .map_err(|error| self.failed("writing", &error))?;
+                .map_err(|error| self.failed("writing", error))?;
             have += piece.len() as u64;
             {
                 let mut state = self.state();

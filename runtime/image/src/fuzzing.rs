@@ -48,7 +48,7 @@ pub fn documents(bytes: &[u8]) {
     let Ok(name) = "registry:5000/app".parse::<Name>() else {
         return;
     };
-    let Ok(Step::Found(found)) = read(document, &name, &Platform::host()) else {
+    let Ok(Step::Found(found)) = read(document, None, &name, &Platform::host()) else {
         return;
     };
     let limits = Limits::default();

@@ -60,6 +60,9 @@ pub struct PullOptions {
     pub credentials: Option<Credentials>,
     /// How often a request is made before its failure counts, at least 1.
     pub attempts: u32,
+    /// Whether the image that has the name here will do where the registry does not answer. The
+    /// question what the name means is asked once then; what follows an answer has all attempts.
+    pub or_here: bool,
     /// Who wants to know.
     pub progress: Arc<dyn Progress>,
     pub(crate) cancel: Cancel,
@@ -70,6 +73,7 @@ impl Default for PullOptions {
         Self {
             credentials: None,
             attempts: 6,
+            or_here: false,
             progress: Arc::new(|_: PullEvent| {}),
             cancel: Cancel::default(),
         }

@@ -19,8 +19,10 @@ use crate::events::chain;
 use crate::node::Node;
 use crate::task::credentials;
 
-/// Messages that wait for a slow reader. What does not fit of a download's progress is left out.
-const QUEUE: usize = 256;
+/// Messages that wait for a slow reader. A download's progress leaves room for all that is said once:
+/// two for each of 500 layers, again where damaged ones are pulled anew, and a few of the whole.
+const QUEUE: usize = 256 + SAID_ONCE;
+const SAID_ONCE: usize = 2 * 2 * 500 + 8;
 
 pub(super) struct Service {
     pub(super) node: Arc<Node>,
@@ -65,7 +67,7 @@ impl Images for Service {
                 Err(error) => Err(status(&error)),
             };
             // Whoever asked may have gone.
-            let _ = sender.blocking_send(last);
+            let _ = sender.try_send(last);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -248,7 +250,10 @@ fn tell(progress: &mpsc::Sender<Result<v1::PullImageResponse, Status>>, event: P
             here,
         }),
         PullEvent::Downloading { blob, bytes, .. } => {
-            // One that is lost is made good by the next.
+            // One that is left out is made good by the next.
+            if progress.capacity() <= SAID_ONCE {
+                return;
+            }
             let blob = blob.to_string();
             let progress_of = Event::Progress(v1::LayerProgress { blob, bytes });
             let _ = progress.try_send(Ok(response(progress_of)));
@@ -257,8 +262,9 @@ fn tell(progress: &mpsc::Sender<Result<v1::PullImageResponse, Status>>, event: P
         PullEvent::Unpacked { blob } => Event::Unpacked(blob.to_string()),
         _ => return,
     };
-    // Called by the store's own threads, which may wait for the reader. It may have gone.
-    let _ = progress.blocking_send(Ok(response(event)));
+    // The store's own threads call this while others wait for the image: a reader that has stopped
+    // must not hold them up. There is room; it may have gone.
+    let _ = progress.try_send(Ok(response(event)));
 }
 
 fn response(event: Event) -> v1::PullImageResponse {
@@ -333,5 +339,45 @@ fn status(error: &ImageError) -> Status {
         | ImageError::ImportPlatform { .. }
         | ImageError::Change(_) => Status::invalid_argument(text),
         _ => Status::internal(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_has_stopped_holds_nobody_up_and_misses_nothing_but_progress() {
+        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        let layers: Vec<_> = (0..500_u32)
+            .map(|n| image::Digest::of(n.to_le_bytes()))
+            .collect();
+        for _ in 0..2 {
+            for &blob in &layers {
+                let (size, here) = (1, false);
+                tell(&sender, PullEvent::Layer { blob, size, here });
+                for bytes in 0..10 {
+                    let of = 10;
+                    tell(&sender, PullEvent::Downloading { blob, bytes, of });
+                }
+            }
+            for &blob in &layers {
+                tell(&sender, PullEvent::Unpacked { blob });
+            }
+        }
+        sender
+            .try_send(Err(Status::internal("the last")))
+            .expect("room for the outcome");
+        drop(sender);
+        let (mut found, mut unpacked, mut last) = (0, 0, false);
+        while let Some(message) = receiver.recv().await {
+            match message.map(|message| message.event) {
+                Ok(Some(Event::Layer(_))) => found += 1,
+                Ok(Some(Event::Unpacked(_))) => unpacked += 1,
+                Err(_) => last = true,
+                _ => {}
+            }
+        }
+        assert_eq!((found, unpacked, last), (1000, 1000, true));
     }
 }

@@ -44,6 +44,10 @@ impl Follower {
             node.images
                 .remove_snapshot(&id)
                 .map_err(|e| StepError::of(&e))?;
+            // Its image may have been removed by force meanwhile. What stays goes the next time.
+            if let Err(error) = node.images.gc() {
+                tracing::warn!(task = id, %error, "layers that nobody needs are left");
+            }
             remove_dir(&node.options.task_run_dir(&id))
         })
         .await?;

@@ -37,7 +37,7 @@ impl Follower {
         blocking(move || {
             let snapshot = images
                 .snapshot_within(&image, &id, limit)
-                .map_err(|e| StepError::of(&e))?;
+                .map_err(|e| no_snapshot(&e))?;
             let rootfs = match snapshot.root().clone() {
                 SnapshotRoot::Overlay(overlay) => Rootfs::Overlay {
                     lower: overlay.lower,
@@ -76,24 +76,23 @@ impl Follower {
             here => {
                 let auth = container.pull_options.as_ref();
                 let auth = auth.map(|options| options.registry_auth.as_str());
-                self.pull(name, auth.unwrap_or_default(), here).await
+                self.pull(name, auth.unwrap_or_default(), here.is_some())
+                    .await
             }
         }
     }
 
     /// Pulls, until something else is wanted of the task. Where the registry does not answer, what is
-    /// `here` will do, as it does for Docker.
+    /// here will do, as it does for Docker.
     async fn pull(
         &mut self,
         name: Name,
         auth: &str,
-        here: Option<Image>,
+        is_here: bool,
     ) -> Result<Option<Image>, StepError> {
         let mut options = PullOptions::default();
         options.credentials = credentials(auth).map_err(StepError::fatal)?;
-        if here.is_some() {
-            options.attempts = 1;
-        }
+        options.or_here = is_here;
         let canceller = options.canceller();
         let images = Arc::clone(&self.node.images);
         let wanted = name.clone();
@@ -113,19 +112,21 @@ impl Follower {
             }
         };
         let outcome = outcome.map_err(|e| StepError::fatal(format!("internal error: {e}")))?;
-        match (outcome, here) {
-            (Ok(image), _) => Ok(Some(image)),
-            (Err(ImageError::Pull { source, .. }), _)
-                if matches!(*source, RegistryError::Cancelled) =>
-            {
+        match outcome {
+            Ok(image) => Ok(Some(image)),
+            Err(ImageError::Pull { source, .. }) if matches!(*source, RegistryError::Cancelled) => {
                 Ok(None)
             }
-            (Err(error), Some(image)) => {
-                tracing::warn!(task = self.id, %name, %error, "the image that is here is used");
-                Ok(Some(image))
-            }
-            (Err(error), None) => Err(StepError::of(&error)),
+            Err(error) => Err(StepError::of(&error)),
         }
+    }
+}
+
+/// Why there is no snapshot. An image that somebody removed since it was found is found, or pulled, again.
+fn no_snapshot(error: &ImageError) -> StepError {
+    match error {
+        ImageError::Gone(_) => StepError::transient(error.to_string()),
+        error => StepError::of(error),
     }
 }
 
@@ -204,6 +205,13 @@ configs:
         }
         let missing = registries(Some(&"/nonexistent/registries.yaml".into()));
         assert!(missing.is_err_and(|error| error.contains("/nonexistent")));
+    }
+
+    #[test]
+    fn an_image_that_has_just_gone_is_looked_for_again() {
+        let id = image::Digest::of("image");
+        assert!(no_snapshot(&ImageError::Gone(id)).transient);
+        assert!(!no_snapshot(&ImageError::SnapshotKey("/".into())).transient);
     }
 
     #[test]

@@ -117,13 +117,18 @@ impl Challenge {
                         agent.post(realm).send_form(pairs)
                     }
                     None => {
-                        let mut request = agent.get(realm).query_pairs(pairs);
-                        if let Some(credentials) = with_password {
-                            request = request
-                                .query("account", &credentials.username)
-                                .header(header::AUTHORIZATION, basic(credentials));
-                        }
-                        request.call()
+                        pairs.extend(with_password.map(|c| ("account", c.username.as_str())));
+                        http::authorized(realm, |at| {
+                            let mut request = agent.get(at);
+                            // A redirect has said all that is to be asked.
+                            if at == realm {
+                                request = request.query_pairs(pairs.iter().copied());
+                            }
+                            if let Some(credentials) = with_password {
+                                request = request.header(header::AUTHORIZATION, basic(credentials));
+                            }
+                            request.call()
+                        })
                     }
                 };
                 let answer = answer.map_err(|error| http::transport(realm, &error))?;

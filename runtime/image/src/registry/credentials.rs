@@ -2,13 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs, io,
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use nix::unistd::{Uid, User};
 use serde::Deserialize;
 
 use super::{Credentials, RegistryError};
@@ -201,13 +203,23 @@ fn from_helper(name: &str, registry: &str) -> Result<Option<Credentials>, Regist
 }
 
 /// The files that are looked for when none is named: Docker's own.
-pub(super) fn default_file() -> Option<std::path::PathBuf> {
+pub(super) fn default_file() -> Option<PathBuf> {
     let folder = match std::env::var_os("DOCKER_CONFIG") {
         Some(folder) => folder.into(),
-        None => Path::new(&std::env::var_os("HOME")?).join(".docker"),
+        None => home(std::env::var_os("HOME"))?.join(".docker"),
     };
     let file = folder.join("config.json");
     fs::exists(&file).is_ok_and(|there| there).then_some(file)
+}
+
+/// Our home directory: what the environment says, else the system's users. systemd gives a system service no
+/// `HOME` unless it has `User=` (systemd.exec(5), "Environment Variables Set or Propagated").
+fn home(variable: Option<OsString>) -> Option<PathBuf> {
+    let variable = variable.filter(|path| !path.is_empty());
+    let user = || User::from_uid(Uid::effective()).ok().flatten();
+    variable
+        .map(PathBuf::from)
+        .or_else(|| user().map(|user| user.dir))
 }
 
 #[cfg(test)]
@@ -219,6 +231,19 @@ mod tests {
         let path = dir.path().join("config.json");
         fs::write(&path, content).expect("written");
         from_file(&path, registry)
+    }
+
+    #[test]
+    fn without_a_variable_the_home_is_that_of_the_user() {
+        assert_eq!(home(Some("/here".into())), Some("/here".into()));
+        let passwd = fs::read_to_string("/etc/passwd").expect("users");
+        let root = passwd.lines().find(|line| line.starts_with("root:"));
+        let dir = root.and_then(|line| line.split(':').nth(5));
+        if Uid::effective().is_root() {
+            for nothing in [None, Some("".into())] {
+                assert_eq!(home(nothing), dir.map(PathBuf::from));
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What can go wrong between us and a registry.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use crate::Digest;
 
@@ -20,6 +20,16 @@ pub enum RegistryError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The disk does not take what comes.
+    #[error("{action} the file of a download, {}: {source}", path.display())]
+    Disk {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// A credential helper failed.
     #[error("credential helper {program}: {reason}")]
@@ -118,6 +128,14 @@ impl RegistryError {
                 matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
             }
             _ => false,
+        }
+    }
+
+    /// Whether the registry has said nothing of what it was asked.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        match self {
+            Self::Status { status, .. } if *status >= 500 => true,
+            other => other.is_transient(),
         }
     }
 

@@ -8,9 +8,9 @@ use std::{
 };
 
 use ureq::{
-    Agent, Body,
+    Agent, Body, ResponseExt,
     config::RedirectAuthHeaders,
-    http::{Response, StatusCode, header},
+    http::{Response, StatusCode, Uri, header},
     tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig},
 };
 
@@ -20,6 +20,8 @@ use super::{RegistryError, config};
 const CONNECT: Duration = Duration::from_secs(30);
 /// Silence after which a connection counts as lost.
 const SILENCE: Duration = Duration::from_secs(30);
+/// One after the other, until content comes.
+const MAX_REDIRECTS: u32 = 5;
 /// Of an answer that is only read for its message.
 const MAX_MESSAGE: u64 = 16 << 10;
 
@@ -54,10 +56,10 @@ pub(super) fn agent(
     }
     Ok(config
         .http_status_as_error(false)
-        // Content is often on another host, which must not learn who we are.
-        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        // Content is often on another host, which must not learn who we are; see `authorized`.
+        .redirect_auth_headers(RedirectAuthHeaders::Never)
         .https_only(!plain)
-        .max_redirects(5)
+        .max_redirects(MAX_REDIRECTS)
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(SILENCE))
         .timeout_per_read(Some(SILENCE))
@@ -67,6 +69,46 @@ pub(super) fn agent(
         .tls_config(builder.build())
         .build()
         .new_agent())
+}
+
+/// Asks `url` for something that only those get whom it knows. `ask` says who we are to the URL that it
+/// is given, and redirects lose that: ureq would keep it for other ports of the same host, and there
+/// can be anybody. Where a redirect stays with the same server, its target is asked itself.
+pub(super) fn authorized(
+    url: &str,
+    ask: impl Fn(&str) -> Result<Response<Body>, ureq::Error>,
+) -> Result<Response<Body>, ureq::Error> {
+    let mut at = url.to_owned();
+    let mut answer = ask(&at)?;
+    for _ in 0..MAX_REDIRECTS {
+        let end = answer.get_uri();
+        let refused = answer.status() == StatusCode::UNAUTHORIZED;
+        if !refused || at.parse::<Uri>().is_ok_and(|at| at == *end) || !is_same_server(url, end) {
+            break;
+        }
+        at = end.to_string();
+        answer = ask(&at)?;
+    }
+    Ok(answer)
+}
+
+/// Whether both have one scheme, host and port (RFC 6454, section 4).
+pub(super) fn is_same_server(url: &str, other: &Uri) -> bool {
+    let url: Option<Uri> = url.parse().ok();
+    match url.as_ref().map(server) {
+        Some(own @ (Some(_), Some(_), Some(_))) => own == server(other),
+        _ => false,
+    }
+}
+
+fn server(uri: &Uri) -> (Option<&str>, Option<String>, Option<u16>) {
+    let usual = match uri.scheme_str() {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    };
+    let host = uri.host().map(str::to_ascii_lowercase);
+    (uri.scheme_str(), host, uri.port_u16().or(usual))
 }
 
 /// The system's authorities. None at all is no error here: no certificate will be trusted then, and
@@ -240,6 +282,25 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_a_scheme_a_host_and_a_port() {
+        let same = |one: &str, other: &str| {
+            let other = other.parse().expect("a URI");
+            is_same_server(one, &other)
+        };
+        assert!(same("https://a/x", "https://A:443/y"));
+        assert!(same("http://a:5000/x", "http://a:5000/"));
+        for other in [
+            "https://a:5001/x",
+            "https://a/x",
+            "http://a:5000/x",
+            "https://b:5000/x",
+        ] {
+            assert!(!same("https://a:5000/x", other), "{other}");
+        }
+        assert!(!same("/x", "/x") && !same("", "https://a/"));
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

@@ -108,11 +108,17 @@ impl Repository {
         })
     }
 
+    /// How often a request is made before its failure counts.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// A manifest or an index, by tag or digest. By digest, it is verified.
     pub(crate) fn manifest(
         self: &Arc<Self>,
         reference: &str,
         limit: u64,
+        attempts: u32,
     ) -> Result<Document, RegistryError> {
         let request = Request {
             path: format!("manifests/{reference}"),
@@ -120,7 +126,9 @@ impl Repository {
             offset: 0,
         };
         let expected: Option<Digest> = reference.parse().ok();
-        self.everywhere(move |place| place.document(&request, expected, limit))
+        self.everywhere(attempts, move |place| {
+            place.document(&request, expected, limit)
+        })
     }
 
     /// A small blob, verified.
@@ -135,7 +143,9 @@ impl Repository {
             offset: 0,
         };
         let digest = *digest;
-        self.everywhere(move |place| place.document(&request, Some(digest), limit))
+        self.everywhere(self.attempts, move |place| {
+            place.document(&request, Some(digest), limit)
+        })
     }
 
     /// Begins to read a blob at `offset`: one attempt at each place. `urls` are where the blob of a
@@ -194,11 +204,12 @@ impl Repository {
     /// What may be tried again is, at all places in turn.
     fn everywhere<T: Send + 'static>(
         self: &Arc<Self>,
+        attempts: u32,
         ask: impl Fn(&Place) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
         let repository = self.clone();
         self.cancel.unless_cancelled(move || {
-            let mut retries = repository.retries(&repository.cancel);
+            let mut retries = Retries::new(&repository.cancel, attempts);
             loop {
                 match repository.first(0, &ask) {
                     Err(error) => retries.pause(error)?,

@@ -7,7 +7,7 @@ use std::{
 
 use ureq::{
     Agent, Body, ResponseExt,
-    http::{Response, StatusCode, Uri, header, uri::Authority},
+    http::{Response, StatusCode, header},
 };
 
 use super::{
@@ -161,7 +161,7 @@ impl Place {
                 self.state().agent = Some((agent.clone(), true));
             }
             // Who we are is no business of a host that we were sent to.
-            if answer.get_uri().authority() != authority(&url).as_ref() {
+            if !http::is_same_server(&url, answer.get_uri()) {
                 return http::checked(&url, answer).map(|answer| (url, answer));
             }
             if answer.status() != StatusCode::UNAUTHORIZED || challenged {
@@ -222,10 +222,6 @@ impl Place {
     }
 }
 
-fn authority(url: &str) -> Option<Authority> {
-    url.parse::<Uri>().ok()?.into_parts().authority
-}
-
 fn send(
     agent: &Agent,
     url: &str,
@@ -233,17 +229,23 @@ fn send(
     accept: Option<&str>,
     offset: u64,
 ) -> Result<Response<Body>, ureq::Error> {
-    let mut request = agent.get(url);
-    if let Some(value) = authorization {
-        request = request.header(header::AUTHORIZATION, value);
+    let ask = |at: &str| {
+        let mut request = agent.get(at);
+        if let Some(value) = authorization {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        if let Some(value) = accept {
+            request = request.header(header::ACCEPT, value);
+        }
+        if offset > 0 {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
+        }
+        request.call()
+    };
+    match authorization {
+        Some(_) => http::authorized(url, ask),
+        None => ask(url),
     }
-    if let Some(value) = accept {
-        request = request.header(header::ACCEPT, value);
-    }
-    if offset > 0 {
-        request = request.header(header::RANGE, format!("bytes={offset}-"));
-    }
-    request.call()
 }
 
 /// The byte that a body begins with, where that can be told.

@@ -17,6 +17,8 @@ use crate::{
 
 /// Longest chain of links from a member to its content.
 const MAX_LINKS: usize = 16;
+/// Members of an archive; what `docker save` writes has four per layer at most.
+const MAX_MEMBERS: u64 = 1 << 16;
 
 enum Member {
     /// Offset and length in the archive, in bytes.
@@ -87,7 +89,8 @@ impl Archive {
     fn index(&mut self, length: u64, limits: &Limits) -> Result<(), ArchiveError> {
         let path = self.path.clone();
         let mut tar = TarReader::new(Section::new(self.file.clone(), 0, length));
-        let mut count = 0;
+        let most = limits.entries.min(MAX_MEMBERS);
+        let (mut count, mut names) = (0, 0);
         loop {
             let entry = match tar.next_entry() {
                 Ok(Some(entry)) => entry,
@@ -100,8 +103,15 @@ impl Archive {
                 reason,
             };
             count += 1;
-            if count > limits.entries {
-                return Err(refuse(format!("the archive has more than {count} members")));
+            if count > most {
+                return Err(refuse(format!("the archive has more than {most} members")));
+            }
+            names += (entry.name.len() + entry.link.len()) as u64;
+            if names > limits.path_bytes {
+                let most = limits.path_bytes;
+                return Err(refuse(format!(
+                    "the members' names have more than {most} bytes"
+                )));
             }
             let name = EntryPath::parse(&entry.name).map_err(|e| refuse(e.to_string()))?;
             let member = match entry.kind {

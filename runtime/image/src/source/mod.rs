@@ -3,6 +3,7 @@
 
 mod archive;
 mod docker;
+mod document;
 mod error;
 mod oci;
 pub(crate) mod registry;

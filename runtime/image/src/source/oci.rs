@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType, OciLayout};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, OciLayout};
 use serde::de::DeserializeOwned;
 
-use super::{Archive, ArchiveError, Blob, Plan};
+use super::{Archive, ArchiveError, Blob, Plan, document::Kind};
 use crate::{Digest, Limits, Name, Platform};
 
 /// How deep indexes may be nested. Two is usual: the layout's own, and one per platform.
@@ -72,33 +72,24 @@ pub(crate) fn plan(
         let digest = reader.digest(&descriptor)?;
         let data = reader.verified(&descriptor)?;
         manifests.push(digest);
-        match descriptor.media_type() {
-            MediaType::ImageIndex => {
-                let index: ImageIndex = reader.parse(&digest.to_string(), &data)?;
-                let all: Vec<_> = index.manifests().iter().collect();
-                descriptor = choose_platform(path, &all, platform)?.clone();
-            }
-            MediaType::Other(kind) if kind == DOCKER_LIST => {
-                let index: ImageIndex = reader.parse(&digest.to_string(), &data)?;
-                let all: Vec<_> = index.manifests().iter().collect();
-                descriptor = choose_platform(path, &all, platform)?.clone();
-            }
-            _ => {
-                let manifest: ImageManifest = reader.parse(&digest.to_string(), &data)?;
-                let mut plan = reader.image(&manifest)?;
-                (plan.manifests, plan.names) = (manifests, names);
-                return Ok(plan);
-            }
+        let called = descriptor.media_type().to_string();
+        let kind = Kind::of(&data, &[&called])
+            .map_err(|reason| reader.json(&digest.to_string(), reason))?;
+        if kind == Kind::Manifest {
+            let manifest: ImageManifest = reader.parse(&digest.to_string(), &data)?;
+            let mut plan = reader.image(&manifest)?;
+            (plan.manifests, plan.names) = (manifests, names);
+            return Ok(plan);
         }
+        let index: ImageIndex = reader.parse(&digest.to_string(), &data)?;
+        let all: Vec<_> = index.manifests().iter().collect();
+        descriptor = choose_platform(path, &all, platform)?.clone();
     }
     Err(reader.json(
         "index.json",
         format!("more than {MAX_DEPTH} nested indexes"),
     ))
 }
-
-/// Docker's name for an index, in images that were copied without conversion.
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 impl Reader<'_> {
     fn json(&self, what: &str, reason: String) -> ArchiveError {

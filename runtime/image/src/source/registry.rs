@@ -3,9 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
-use super::{Blob, Plan, oci::MAX_DEPTH, oci::choose_platform};
+use super::{Blob, Plan, document::Kind, oci::MAX_DEPTH, oci::choose_platform};
 use crate::{
     Digest, ImageError, Limits, Name, Platform, RegistryError,
     download::Download,
@@ -23,22 +23,13 @@ pub(crate) struct Found {
     url: String,
 }
 
-/// What a document says of itself; both forms have either one or the other list.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Kind {
-    schema_version: u32,
-    #[serde(default)]
-    media_type: String,
-    manifests: Option<serde::de::IgnoredAny>,
-}
-
-/// Finds the manifest for `platform`.
+/// Finds the manifest for `platform`. What the name means is asked `attempts` times.
 pub(crate) fn find(
     repository: &Arc<Repository>,
     name: &Name,
     platform: &Platform,
     limits: &Limits,
+    mut attempts: u32,
 ) -> Result<Found, ImageError> {
     let mut reference = match (name.digest(), name.tag()) {
         (Some(digest), _) => digest.to_string(),
@@ -46,13 +37,19 @@ pub(crate) fn find(
     };
     let failed = |error: RegistryError| ImageError::pull(name, error);
     let mut manifests = Vec::new();
+    let mut parent: Option<Descriptor> = None;
     for _ in 0..MAX_DEPTH {
         let document = repository
-            .manifest(&reference, limits.json_bytes)
+            .manifest(&reference, limits.json_bytes, attempts)
             .map_err(&failed)?;
+        // It answers.
+        attempts = repository.attempts();
         manifests.push(document.digest);
-        match read(document, name, platform)? {
-            Step::Next(digest) => reference = digest.to_string(),
+        match read(document, parent.as_ref(), name, platform)? {
+            Step::Next(child) => {
+                reference = child.digest().to_string();
+                parent = Some(*child);
+            }
             Step::Found(found) => {
                 return Ok(Found {
                     manifests,
@@ -67,30 +64,31 @@ pub(crate) fn find(
 
 /// What a document leads to.
 pub(crate) enum Step {
-    /// An index: the manifest for the platform.
-    Next(Digest),
+    /// An index: what it says of the manifest for the platform.
+    Next(Box<Descriptor>),
     /// A manifest.
     Found(Box<Found>),
 }
 
-/// Reads an index or a manifest.
+/// Reads an index or a manifest; `parent` is what an index says of it.
 pub(crate) fn read(
     document: Document,
+    parent: Option<&Descriptor>,
     name: &Name,
     platform: &Platform,
 ) -> Result<Step, ImageError> {
     let failed = |error: RegistryError| ImageError::pull(name, error);
-    let kind: Kind = parse(&document).map_err(failed)?;
-    if kind.schema_version != 2 {
-        let reason = format!(
-            "it is a manifest of schema {}; only schema 2 is supported: push the image again \
-             with a current tool",
-            kind.schema_version
-        );
-        return Err(failed(refuse(&document.url, reason)));
+    let called = parent.map(|parent| parent.media_type().to_string());
+    let said = [
+        document.media_type.as_str(),
+        called.as_deref().unwrap_or_default(),
+    ];
+    let kind =
+        Kind::of(&document.bytes, &said).map_err(|reason| failed(refuse(&document.url, reason)))?;
+    if let Some(parent) = parent {
+        check_size(&document, parent).map_err(failed)?;
     }
-    let is = |part: &str| document.media_type.contains(part) || kind.media_type.contains(part);
-    if kind.manifests.is_none() && !is("image.index") && !is("manifest.list") {
+    if kind == Kind::Manifest {
         return Ok(Step::Found(Box::new(Found {
             manifests: vec![document.digest],
             digest: document.digest,
@@ -102,9 +100,18 @@ pub(crate) fn read(
     let all: Vec<_> = index.manifests().iter().collect();
     let source = name.to_string();
     let chosen = choose_platform(Path::new(&source), &all, platform)?;
-    digest_of(&document.url, chosen)
-        .map(Step::Next)
-        .map_err(failed)
+    digest_of(&document.url, chosen).map_err(failed)?;
+    Ok(Step::Next(Box::new(chosen.clone())))
+}
+
+/// The digest has been compared already; image-spec `descriptor.md` wants both.
+fn check_size(document: &Document, descriptor: &Descriptor) -> Result<(), RegistryError> {
+    let (found, said) = (document.bytes.len() as u64, descriptor.size());
+    if found == said {
+        return Ok(());
+    }
+    let reason = format!("it has {found} bytes, and what refers to it says {said}");
+    Err(refuse(&document.url, reason))
 }
 
 impl Found {
@@ -134,10 +141,12 @@ impl Found {
         name: &Name,
         limits: &Limits,
     ) -> Result<Vec<u8>, ImageError> {
-        repository
+        let failed = |error: RegistryError| ImageError::pull(name, error);
+        let document = repository
             .small_blob(&self.id(name)?, limits.json_bytes)
-            .map(|document| document.bytes)
-            .map_err(|error| ImageError::pull(name, error))
+            .map_err(failed)?;
+        check_size(&document, self.manifest.config()).map_err(failed)?;
+        Ok(document.bytes)
     }
 
     /// Plans the layers. `place` says where a blob's file is.
@@ -151,6 +160,7 @@ impl Found {
         let failed = |error: RegistryError| ImageError::pull(name, error);
         let mut downloads: Vec<Arc<Download>> = Vec::new();
         let mut blobs = Vec::new();
+        let mut bytes: u64 = 0;
         for layer in self.manifest.layers() {
             let digest = digest_of(&self.url, layer).map_err(&failed)?;
             let kind = layer.media_type().to_string();
@@ -163,12 +173,23 @@ impl Found {
                 .iter()
                 .find(|known| known.digest() == digest)
                 .cloned();
+            if known.is_none() {
+                bytes = bytes.saturating_add(layer.size());
+            }
             let download = known.unwrap_or_else(|| {
                 let urls = layer.urls().clone().unwrap_or_default();
                 Arc::new(Download::new(digest, layer.size(), urls, place(&digest)))
             });
             downloads.push(download.clone());
             blobs.push((Blob::Download(download), Some((digest, Some(layer.size())))));
+        }
+        // Compressed, they are no more than what may come out of them.
+        if bytes > limits.bytes {
+            let reason = format!(
+                "its layers have {bytes} bytes; at most {} are allowed",
+                limits.bytes
+            );
+            return Err(failed(refuse(&self.url, reason)));
         }
         let source = name.to_string();
         let mut plan = Plan::new(Path::new(&source), config, blobs, limits)?;

@@ -248,7 +248,13 @@ impl Store {
             Ok(fresh) => self.publish(&reference.to_string(), chain, fresh, &scratch),
             Err(error) => match running.failure() {
                 // Why it could not be read says more than that it could not.
-                Some(failure) => Err(ImageError::pull(&downloads.name, failure)),
+                Some(failure) => {
+                    // On a full disk what has come would be in everybody's way.
+                    if matches!(*failure, RegistryError::Disk { .. }) {
+                        running.discard();
+                    }
+                    Err(ImageError::pull(&downloads.name, failure))
+                }
                 None => {
                     running.discard();
                     Err(error)

@@ -18,7 +18,7 @@ pub struct Stored {
     pub image: Image,
     /// Bytes of its layers, decompressed.
     pub bytes: u64,
-    /// When a snapshot of it was last asked for, else when it came.
+    /// When it was last pulled, or a snapshot of it made or removed.
     pub used: SystemTime,
     /// Keys of its snapshots.
     pub snapshots: Vec<String>,
@@ -162,9 +162,10 @@ impl Store {
                 removed.untagged.push(name);
                 return Ok(removed);
             }
-            if !force && names.len() > 1 {
-                let names = names.iter().map(ToString::to_string).collect();
-                return Err(in_use(names, "names"));
+            let tags: Vec<_> = names.iter().filter(|name| is_tag(name)).collect();
+            if !force && tags.len() > 1 {
+                let tags = tags.iter().map(ToString::to_string).collect();
+                return Err(in_use(tags, "names"));
             }
             let users = users(&state, &id);
             if !force && !users.is_empty() {
@@ -197,7 +198,7 @@ impl Store {
             for id in ids {
                 let stored = self.describe(&state, &id)?;
                 let age = now.duration_since(stored.used).unwrap_or_default();
-                let wanted = !all && !stored.image.names.is_empty();
+                let wanted = !all && stored.image.names.iter().any(is_tag);
                 if wanted || !stored.snapshots.is_empty() || age < unused_for {
                     continue;
                 }
@@ -284,6 +285,11 @@ impl Store {
         usage.download_bytes = disk_bytes(&self.disk.blobs());
         Ok(usage)
     }
+}
+
+/// Whether somebody gave an image this name. One with a digest only says where it came from.
+fn is_tag(name: &Name) -> bool {
+    name.digest().is_none()
 }
 
 /// Keys of the snapshots that an image has.

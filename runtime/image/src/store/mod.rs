@@ -232,16 +232,22 @@ impl Store {
         self.disk
             .drop_downloads(ABANDONED, |digest| self.claims.holds(digest))?;
         let mut collected = Collected::default();
+        let mut aside = Vec::new();
         for layer in unused {
             self.disk
                 .remove_file(&self.layer_record_path(&layer.chain_id))?;
             state.layers.remove(&layer.chain_id);
             let kept = self.kept(&layer);
             self.disk.remove_file(&kept.recipe)?;
-            self.disk.discard(&kept.replaced)?;
-            self.disk.discard(&self.layer_path(&layer.directory))?;
+            aside.extend(self.disk.set_aside(&kept.replaced)?);
+            aside.extend(self.disk.set_aside(&self.layer_path(&layer.directory))?);
             collected.layers += 1;
             collected.bytes += layer.bytes;
+        }
+        drop(state);
+        // Many files take long to remove, which keeps nobody waiting.
+        for layer in aside {
+            layer.remove()?;
         }
         Ok(collected)
     }

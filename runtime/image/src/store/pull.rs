@@ -31,6 +31,7 @@ impl Store {
         if name.digest().is_some()
             && let Ok(image) = self.named(name)
         {
+            self.note_use(&image.id);
             return Ok(image);
         }
         let registries = self.options.registries.clone();
@@ -42,7 +43,19 @@ impl Store {
             .map_err(|error| ImageError::pull(name, error))?;
         let repository = Arc::new(repository);
         let (platform, limits) = (&self.options.platform, &self.options.limits);
-        let found = source::find(&repository, name, platform, limits)?;
+        let attempts = match options.or_here {
+            true => 1,
+            false => options.attempts,
+        };
+        let found = match source::find(&repository, name, platform, limits, attempts) {
+            Err(ImageError::Pull { source, .. }) if options.or_here && source.is_no_answer() => {
+                let here = self.named(name);
+                let here = here.map_err(|_| ImageError::pull(name, source.clone()))?;
+                tracing::warn!(%name, error = %source, "the image that is here is used");
+                return Ok(here);
+            }
+            outcome => outcome?,
+        };
         options.progress.event(PullEvent::Manifest {
             name: name.clone(),
             digest: found.digest(),
@@ -78,6 +91,7 @@ impl Store {
         let Some(record) = state.images.get(&id) else {
             return Ok(None);
         };
+        self.note_use(&id);
         let mut record = record.clone();
         record.manifests.clone_from(&found.manifests);
         self.keep(&mut state, record, std::slice::from_ref(name))

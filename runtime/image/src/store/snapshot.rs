@@ -307,7 +307,11 @@ impl Store {
             };
             let project = snapshot.project;
             let scratch = self.disk.set_aside(&self.disk.snapshots().join(key))?;
-            state.snapshots.remove(key);
+            if let Some(snapshot) = state.snapshots.remove(key)
+                && state.images.contains_key(&snapshot.image)
+            {
+                self.note_use(&snapshot.image);
+            }
             (scratch, project)
         };
         // What a task wrote can take long to remove, and keeps nobody waiting.

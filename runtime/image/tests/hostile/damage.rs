@@ -198,3 +198,48 @@ fn a_file_system_without_attributes_is_named() {
     assert!(error.contains("trusted.overlay.opaque"), "{error}");
     assert!(error.contains("put the store on"), "{error}");
 }
+
+/// A manifest that another reader could take for an index (CVE-2021-41190), in a layout.
+#[test]
+fn a_document_that_is_two_things() {
+    let place = Place::new("two-things");
+    let store = place.store();
+    let layers = [tar_of(&[("a", b"1")])];
+    let config = config(&layers);
+    let files = layout("v1", &layers, &config, plain);
+    let index: serde_json::Value =
+        serde_json::from_slice(&files.iter().find(|f| f.0 == "index.json").expect("it").1)
+            .expect("JSON");
+    let digest = index["manifests"][0]["digest"].as_str().expect("a digest");
+    let blob = format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
+    let found = files.iter().find(|f| f.0 == blob).expect("a manifest");
+    let manifest: serde_json::Value = serde_json::from_slice(&found.1).expect("JSON");
+    for (name, add, kind, says) in [
+        ("both", true, None, "both an index and a manifest"),
+        (
+            "called",
+            false,
+            Some("application/vnd.oci.image.index.v1+json"),
+            "its content is another",
+        ),
+    ] {
+        let (mut manifest, mut index, mut files) = (manifest.clone(), index.clone(), files.clone());
+        if add {
+            manifest["manifests"] = serde_json::json!([]);
+        }
+        let text = manifest.to_string().into_bytes();
+        let digest = image::Digest::of(&text);
+        index["manifests"][0]["digest"] = digest.to_string().into();
+        index["manifests"][0]["size"] = text.len().into();
+        if let Some(kind) = kind {
+            index["manifests"][0]["mediaType"] = kind.into();
+        }
+        files.retain(|file| file.0 != "index.json" && file.0 != blob);
+        files.push((format!("blobs/sha256/{}", digest.hex()), text));
+        files.push(("index.json".into(), index.to_string().into_bytes()));
+        let path = write(&place.join(name), &archive(&files));
+        let reference = reference(&format!("oci-archive:{}:v1", path.display()));
+        let error = refused(&store, &place.join("store"), &reference).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}

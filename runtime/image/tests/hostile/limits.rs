@@ -206,3 +206,32 @@ fn absurd_headers_do_not_become_memory() {
         "{error}"
     );
 }
+
+/// The archive's own members are remembered, each with its name.
+#[test]
+fn members_of_an_archive() {
+    let members = |count: usize, length: usize| {
+        let mut archive = tar::Builder::new(Vec::new());
+        for number in 0..count {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            let name = format!("{number:0length$}");
+            let added = archive.append_data(&mut header, name, std::io::empty());
+            added.expect("an entry");
+        }
+        archive.into_inner().expect("an archive")
+    };
+    let attack = Attack::new("members");
+    let error = attack.archive(&members(65_537, 8)).to_string();
+    assert!(error.contains("more than 65536 members"), "{error}");
+    let limits = Limits {
+        path_bytes: 100_000,
+        ..Limits::default()
+    };
+    let attack = Attack::with("members-names", limits);
+    let error = attack.archive(&members(1001, 100)).to_string();
+    assert!(
+        error.contains("names have more than 100000 bytes"),
+        "{error}"
+    );
+}

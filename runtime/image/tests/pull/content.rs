@@ -392,3 +392,56 @@ fn what_we_cannot_use_is_refused_with_a_reason() {
     }
     bed.is_clean(0, 0);
 }
+
+/// A digest in a name says where an image came from; nobody gave it that name.
+#[test]
+fn a_name_with_a_digest_keeps_no_image() {
+    let bed = Bed::new("dangling");
+    let registry = bed.registry();
+    let made = saying(Form::Oci, "mine");
+    made.push(REGISTRY, "app", "v1");
+    let store = bed.store();
+    let pinned = registry.name(&format!("app@{}", made.digest()));
+    let id = pull(&store, &pinned).expect("by digest").id;
+    let (gone, _) = store.prune(false, Default::default()).expect("pruned");
+    assert_eq!(gone, [id]);
+    bed.is_clean(0, 0);
+
+    pull(&store, &pinned).expect("by digest");
+    pull(&store, &registry.name("app:v1")).expect("by tag");
+    let (gone, _) = store.prune(false, Default::default()).expect("pruned");
+    assert_eq!(gone, []);
+    // It has one name, and a digest.
+    let removed = store.remove(&id.to_string(), false).expect("removed");
+    assert_eq!((removed.image, removed.untagged.len()), (Some(id), 2));
+}
+
+/// `prune` goes by the last use.
+#[test]
+fn an_image_is_used_when_it_is_pulled_again_and_until_its_last_task_ends() {
+    let bed = Bed::new("used");
+    let registry = bed.registry();
+    let made = saying(Form::Oci, "mine");
+    made.push(REGISTRY, "app", "v1");
+    let store = bed.store();
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let image = pull(&store, &registry.name("app:v1")).expect("an image");
+    let pinned = registry.name(&format!("app@{}", made.digest()));
+    let use_it: [&dyn Fn(); 3] = [
+        &|| drop(pull(&store, &registry.name("app:v1")).expect("by tag")),
+        &|| drop(pull(&store, &pinned).expect("by digest")),
+        &|| assert!(store.remove_snapshot("task").expect("removed")),
+    ];
+    snapshot(&store, &image, "task");
+    let record = bed.path(&format!("store/images/{}.json", image.id.hex()));
+    for again in use_it {
+        let long_ago = std::time::SystemTime::now() - 30 * day;
+        let file = std::fs::File::open(&record).expect("a record");
+        file.set_modified(long_ago).expect("a time");
+        again();
+        let used = store.find(&image.id.to_string()).expect("found").used;
+        assert!(used.elapsed().is_ok_and(|passed| passed < day));
+    }
+    let (gone, _) = store.prune(true, 10 * day).expect("pruned");
+    assert_eq!(gone, []);
+}

@@ -177,6 +177,12 @@ fn documents_that_are_not_what_was_asked_for_are_refused() {
 
     // Sizes that the manifest has wrong.
     for (part, size, says) in [
+        ("/config/size", 10, "what refers to it says 10"),
+        (
+            "/layers/0/size",
+            65_u64 << 30,
+            "at most 68719476736 are allowed",
+        ),
         ("/layers/0/size", 1_000_000, "bytes"),
         ("/layers/0/size", 10, "longer"),
         ("/layers/0/size", 0, "digest"),
@@ -221,8 +227,9 @@ fn a_slow_server_is_waited_for() {
 #[test]
 fn a_registry_that_dies_and_comes_back_is_gone_on_with() {
     let bed = Bed::new("killed-registry");
-    let (mut registry, made) = noisy(&bed, SIZE);
-    let slow = |_: usize, _: &Seen| Fault::Slow(50_000, Duration::from_millis(25));
+    // More than the sockets between us hold: those go on when the registry is dead.
+    let (mut registry, made) = noisy(&bed, 12 * SIZE);
+    let slow = |_: usize, _: &Seen| Fault::Slow(300_000, Duration::from_millis(25));
     let line = Line::to(REGISTRY, of_blob(made.blob(0), slow));
     let store = bed.store();
     thread::scope(|scope| {
@@ -236,6 +243,11 @@ fn a_registry_that_dies_and_comes_back_is_gone_on_with() {
         registry.start();
         pull.join().expect("no panic").expect("an image");
     });
+    let asked = line.offsets(&made.blob(0));
+    assert!(
+        asked.len() > 1 && asked.last().is_some_and(|offset| *offset > 0),
+        "it was cut off and gone on with: {asked:?}"
+    );
     bed.is_clean(1, 0);
 }
 
@@ -324,4 +336,142 @@ fn a_registry_that_is_ill_is_asked_some_times_and_then_no_more() {
     );
     assert_eq!(line.offsets(&made.blob(0)).len(), 6);
     assert_eq!(store.images().expect("images"), []);
+}
+
+/// A manifest that one reader takes for an index and another does not (CVE-2021-41190), and one whose
+/// index is wrong about it.
+#[test]
+fn what_can_be_read_in_two_ways_is_refused() {
+    let bed = Bed::new("two-ways");
+    let (_registry, made) = noisy(&bed, 1000);
+    let store = bed.store();
+    let serve = |kind: &str, text: serde_json::Value| {
+        let kind = kind.to_owned();
+        let line = Line::to(REGISTRY, move |seen| match seen.path().ends_with("/v1") {
+            true => {
+                let headers = vec![("content-type", kind.clone())];
+                Fault::Answer(200, headers, text.to_string().into_bytes())
+            }
+            false => Fault::None,
+        });
+        let text = line.name("app:v1");
+        failure(pull(&store, &text), &text)
+    };
+    let child = made.descriptor(std::env::consts::ARCH, None);
+    let mut both = made.manifest.clone();
+    both["manifests"] = serde_json::json!([child]);
+    let error = serve(Form::Oci.manifest(), both);
+    assert!(error.contains("both an index and a manifest"), "{error}");
+    let error = serve(Form::Oci.index(), made.manifest.clone());
+    assert!(error.contains("its content is another"), "{error}");
+    let mut child = made.descriptor("amd64", None);
+    child["platform"]["architecture"] = image::Platform::host().architecture.to_string().into();
+    for (field, value, says) in [
+        (
+            "mediaType",
+            Form::Oci.index().into(),
+            "its content is another",
+        ),
+        ("size", 7.into(), "what refers to it says 7"),
+    ] {
+        let mut wrong = child.clone();
+        wrong[field] = value;
+        let error = serve(Form::Oci.index(), index(Form::Oci, &[wrong]));
+        assert!(error.contains(says), "{error}");
+    }
+    bed.is_clean(0, 0);
+}
+
+/// An image is here, and its tag has moved.
+#[test]
+fn what_is_here_will_do_only_where_the_registry_does_not_answer() {
+    let bed = Bed::new("or-here");
+    let (_registry, old) = noisy(&bed, SIZE);
+    let store = bed.store();
+    let mut options = image::PullOptions::default();
+    options.or_here = true;
+    {
+        let line = Line::to(REGISTRY, |_| Fault::None);
+        store
+            .pull(&name(&line.name("app:v1")), &options)
+            .expect("an image");
+    }
+    let new = saying(Form::Oci, "new");
+    new.push(REGISTRY, "app", "v1");
+
+    // It does not answer, or is ill: it is asked once.
+    for ill in [
+        (|| Fault::Hangup) as fn() -> Fault,
+        || Fault::Answer(503, vec![], vec![]),
+        || Fault::Answer(429, vec![], vec![]),
+    ] {
+        let line = Line::to(REGISTRY, move |_| ill());
+        let image = store.pull(&name(&line.name("app:v1")), &options);
+        assert_eq!(image.expect("what is here").id, old.id());
+        assert_eq!(line.seen().len(), 1);
+        // Nothing is here of another name.
+        let text = line.name("app:v2");
+        failure(store.pull(&name(&text), &options), &text);
+    }
+    // It says no.
+    for status in [401, 403, 404] {
+        let line = Line::to(REGISTRY, move |_| Fault::Answer(status, vec![], vec![]));
+        let text = line.name("app:v1");
+        failure(store.pull(&name(&text), &options), &text);
+    }
+    // It has answered, and what follows is tried as often as ever; if that is in vain, what is here is not
+    // what the name means.
+    let gone = of_blob(new.blob(0), |_, _| Fault::Answer(404, vec![], vec![]));
+    {
+        let line = Line::to(REGISTRY, gone);
+        let text = line.name("app:v1");
+        failure(store.pull(&name(&text), &options), &text);
+    }
+    let counts = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (blob, config) = (new.blob(0).to_string(), new.id().to_string());
+    let line = Line::to(REGISTRY, move |seen| {
+        let count = match seen.path() {
+            path if path.ends_with(&blob) => &counts.0,
+            path if path.ends_with(&config) => &counts.1,
+            _ => return Fault::None,
+        };
+        match count.fetch_add(1, Ordering::SeqCst) {
+            0 => Fault::Hangup,
+            1 => Fault::Answer(502, vec![], vec![]),
+            _ => Fault::None,
+        }
+    });
+    let image = store.pull(&name(&line.name("app:v1")), &options);
+    assert_eq!(image.expect("the new one").id, new.id());
+}
+
+/// What comes of a large blob is no archive: the rest is not waited for.
+#[test]
+fn nobody_waits_for_the_rest_of_what_is_no_good() {
+    let bed = Bed::new("no-good");
+    let _registry = bed.registry();
+    let mut made = saying(Form::Oci, "x");
+    let rubbish = vec![b'x'; 80 << 20];
+    let kind = "application/vnd.oci.image.layer.v1.tar";
+    made.manifest["layers"][0] = descriptor(kind, &rubbish);
+    made.blobs[0] = rubbish;
+    made.push(REGISTRY, "app", "v1");
+    let slow = |_: usize, _: &Seen| Fault::Slow(500_000, Duration::from_millis(200));
+    let line = Line::to(REGISTRY, of_blob(made.blob(0), slow));
+    let text = line.name("app:v1");
+    let begun = Instant::now();
+    let error = failure_of_layer(pull(&bed.store(), &text));
+    assert!(error.contains("tar"), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "33 s for all of it"
+    );
+    bed.is_clean(0, 0);
+}
+
+fn failure_of_layer(outcome: Result<image::Image, image::ImageError>) -> String {
+    match outcome.expect_err("the pull must fail") {
+        image::ImageError::Layer { source, .. } => source.to_string(),
+        other => panic!("{other}"),
+    }
 }

@@ -142,15 +142,29 @@ fn a_full_disk_is_an_error_and_the_next_pull_works() {
     let text = format!("{REGISTRY}/app:v1");
     for kilobytes in [2_000, 4_500, 8_000] {
         size(kilobytes, MsFlags::MS_REMOUNT);
-        let error = failure(pull(&store, &text), &text);
+        let outcome = pull(&store, &text);
+        // By the number whoever retries tells a full disk from what never works.
+        let error = outcome.as_ref().expect_err("the pull must fail");
+        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+        let numbers: Vec<_> = causes
+            .filter_map(|e| {
+                let io = e.downcast_ref::<std::io::Error>();
+                let errno = e.downcast_ref::<nix::errno::Errno>();
+                io.and_then(|e| e.raw_os_error())
+                    .or(errno.map(|e| *e as i32))
+            })
+            .collect();
+        assert_eq!(numbers.first(), Some(&(nix::errno::Errno::ENOSPC as i32)));
+        let error = failure(outcome, &text);
         assert!(
             error.contains("ENOSPC") || error.contains("No space left"),
             "{error}"
         );
         assert_eq!(store.images().expect("images"), []);
         assert_eq!(
-            (entries(&root.join("l")), entries(&root.join("tmp"))),
-            (0, 0)
+            ["l", "tmp", "blobs"].map(|folder| entries(&root.join(folder))),
+            [0; 3],
+            "the disk does not stay full"
         );
     }
     size(64_000, MsFlags::MS_REMOUNT);

@@ -271,3 +271,40 @@ fn a_redirect_to_another_host_takes_no_credentials_along() {
         assert_eq!(tokens.seen().len(), 0);
     }
 }
+
+/// Another port of the same host is somebody else; the same server at another path is not.
+#[test]
+fn a_redirect_to_another_port_does_not_learn_who_we_are() {
+    let bed = Bed::new("redirect-port");
+    let _registry = bed.registry();
+    let made = saying(Form::Oci, "mine");
+    made.push(REGISTRY, "app", "v1");
+    let expected = format!("Basic {}", STANDARD.encode(format!("me:{PASSWORD}")));
+    let other = Line::at("127.0.0.1:9000", REGISTRY, |_| Fault::None);
+    for (to, elsewhere) in [("127.0.0.1:9000", 2), (LINE, 0)] {
+        other.forget();
+        let expected = expected.clone();
+        let line = Line::to(REGISTRY, move |seen| {
+            if seen.head.get("authorization") != Some(&expected) {
+                let wants = "Basic realm=\"me\"".to_owned();
+                return Fault::Answer(401, vec![("www-authenticate", wants)], vec![]);
+            }
+            match seen.is_blob() && !seen.path().ends_with("?moved") {
+                true => {
+                    let to = format!("http://{to}{}?moved", seen.path());
+                    Fault::Answer(307, vec![("location", to)], vec![])
+                }
+                false => Fault::None,
+            }
+        });
+        let store = bed.store();
+        let image = store.pull(&name(&line.name("app:v1")), &with(me()));
+        assert_eq!(image.expect("an image").id, made.id());
+        let seen = other.seen();
+        assert_eq!(seen.len(), elsewhere);
+        let told = |seen: &Seen| seen.head.get("authorization").is_some();
+        assert!(!seen.iter().any(told), "{seen:?}");
+        drop(store);
+        bed.forget();
+    }
+}

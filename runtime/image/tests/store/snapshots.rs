@@ -139,3 +139,33 @@ for n in range(5000):
         0
     );
 }
+
+/// The files of layers are removed while others use the store.
+#[test]
+fn a_collection_keeps_nobody_waiting() {
+    let place = Place::new("collect");
+    let names: Vec<_> = (0..20_000).map(|n| format!("d{}/f{n}", n % 100)).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    let layers = [tar_of(&files)];
+    let path = write(
+        &place.join("x.tar"),
+        &docker_old(&["web"], &layers, &config(&layers)),
+    );
+    let store = place.store();
+    let image = store.resolve(&docker(&path)).expect("an image");
+    store.remove_image(&image.id).expect("removed");
+    let tmp = place.join("store/tmp");
+    std::thread::scope(|scope| {
+        let collecting = scope.spawn(|| store.gc());
+        let mut seen = false;
+        while !collecting.is_finished() {
+            let removed = fs::read_dir(&tmp).expect("tmp").count() > 0;
+            assert_eq!(store.images().expect("images"), []);
+            seen |= removed && !collecting.is_finished();
+        }
+        assert!(seen, "the store could be used while the files were removed");
+        let collected = collecting.join().expect("no panic").expect("collected");
+        assert_eq!(collected.layers, 1);
+    });
+    assert_eq!(fs::read_dir(&tmp).expect("tmp").count(), 0);
+}
