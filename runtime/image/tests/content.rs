@@ -175,6 +175,29 @@ fn whiteouts_hide_lower_layers_only() {
     );
 }
 
+/// As kaniko and Nix write them.
+#[test]
+fn names_from_the_root() {
+    use tar::EntryType::Link;
+    let base = layer(&[("etc/", Directory, "", b""), ("etc/old", Regular, "", b"1")]);
+    let top = layer(&[
+        ("/", Directory, "", b""),
+        ("/nix/store/", Directory, "", b""),
+        ("/nix/store/file", Regular, "", b"2"),
+        ("/nix/store/link", Link, "/nix/store/file", b""),
+        ("//etc/.wh.old", Regular, "", b""),
+    ]);
+    let found = find("from-root", &[base, top]);
+    let expected = [
+        "./etc",
+        "./nix",
+        "./nix/store",
+        "./nix/store/file",
+        "./nix/store/link",
+    ];
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn an_opaque_root_hides_everything_below() {
     let base = layer(&[("a", Regular, "", b"1"), ("b/", Directory, "", b"")]);

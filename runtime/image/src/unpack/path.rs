@@ -16,8 +16,9 @@ pub(crate) struct EntryPath(Vec<u8>);
 impl EntryPath {
     /// Takes over a name from an archive.
     ///
-    /// Absolute names and `..` are refused rather than bent into shape: no image builder writes
-    /// them, and whoever does wants them to mean something else to somebody.
+    /// One that begins with slashes is meant from the layer's root: kaniko and Nix write such names.
+    /// `..` is refused rather than bent into shape: no image builder writes it, and whoever does
+    /// wants it to mean something else to somebody.
     pub(crate) fn parse(name: &[u8]) -> Result<Self, LayerError> {
         let refuse = |reason| LayerError::Name {
             entry: display(name),
@@ -25,9 +26,6 @@ impl EntryPath {
         };
         if name.is_empty() {
             return Err(refuse("the name is empty"));
-        }
-        if name.starts_with(b"/") {
-            return Err(refuse("the name is absolute"));
         }
         if name.contains(&0) {
             return Err(refuse("the name contains a NUL"));
@@ -143,7 +141,7 @@ mod tests {
         let long = format!("a/{}", "x".repeat(256));
         let deep = "a/".repeat(2100);
         for name in [
-            "", "/", "/etc", "..", "a/../..", "a/..", "a\0b", &long, &deep,
+            "", "..", "/..", "/../etc", "a/../..", "a/..", "a\0b", &long, &deep,
         ] {
             let error = EntryPath::parse(name.as_bytes()).expect_err(name);
             assert!(matches!(error, LayerError::Name { .. }), "{error}");
