@@ -72,6 +72,7 @@ async fn who_the_node_is_stays_while_it_has_tasks() {
         "cgroup-cpu",
         "cgroup-memory",
         "cgroup-pids",
+        "firewalls",
         "ipvs",
         "nft",
         "nft-egress",
