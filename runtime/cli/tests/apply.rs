@@ -38,7 +38,7 @@ fn status(task_id: &str, state: v1::TaskState, error: &str) -> v1::TaskStatus {
 }
 
 #[test]
-fn configures_then_assigns_everything() {
+fn configures_and_assigns_everything_at_once() {
     let daemon = Daemon::start(Script::default());
     let file = daemon.file("a.yaml", &document("a"));
     let output = daemon.run(&["apply", "-f", &file, "--wait"]);

@@ -104,12 +104,9 @@ impl Executor for Double {
         Ok(Response::new(self.script.lock().unwrap().describe.clone()))
     }
 
-    async fn configure(
-        &self,
-        request: Request<v1::ConfigureRequest>,
-    ) -> Answer<v1::ConfigureResponse> {
-        self.script.lock().unwrap().configured = request.into_inner().config;
-        Ok(Response::new(v1::ConfigureResponse {}))
+    async fn configure(&self, _: Request<v1::ConfigureRequest>) -> Answer<v1::ConfigureResponse> {
+        // The assignment carries it, so that both are refused together.
+        Err(Status::unimplemented("the command line does not call this"))
     }
 
     async fn assign(&self, request: Request<v1::AssignRequest>) -> Answer<v1::AssignResponse> {
@@ -130,6 +127,9 @@ impl Executor for Double {
                 }
             } else {
                 script.held = v1::InspectResponse::default();
+            }
+            if let Some(config) = &request.node_config {
+                script.configured = Some(config.clone());
             }
             script.held.assignment = request.results_in.clone();
             script.assigned.push(request.clone());
