@@ -4,8 +4,8 @@
 //! That is no reason to withdraw a published port that works: what belongs to that connection is not translated.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::desired::Protocol;
 use crate::error::NetdpError;
@@ -33,6 +33,15 @@ impl Published {
     /// What the kernel has now.
     pub(crate) fn set(&mut self, ports: BTreeSet<(Protocol, u16)>) -> Result<(), NetdpError> {
         if self.ports == ports {
+            return Ok(());
+        }
+        if ports.is_empty() {
+            match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(NetdpError::file("remove", &self.path)(error));
+                }
+                _ => self.ports = ports,
+            }
             return Ok(());
         }
         let lines = ports
@@ -69,5 +78,10 @@ mod tests {
         fs::write(&published.path, "tcp 8080\nicmp 1\nudp\ntcp 70000\n\0").unwrap();
         let read = Published::open(directory.path()).ports;
         assert_eq!(read, BTreeSet::from([(Protocol::Tcp, 8080)]));
+        // Nothing is no file.
+        for _ in 0..2 {
+            published.set(BTreeSet::new()).unwrap();
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        }
     }
 }
