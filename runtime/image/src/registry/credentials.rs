@@ -4,9 +4,11 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs, io,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -136,7 +138,7 @@ pub(super) fn from_file(path: &Path, registry: &str) -> Result<Option<Credential
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = crate::source::open_regular(path)?;
     let mut text = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE), &mut text)?;
+    file.take(MAX_FILE).read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -154,6 +156,11 @@ fn keys(registry: &str) -> Vec<String> {
         ],
     }
 }
+
+/// As long as an answer of a registry may take.
+const HELPER_LIMIT: Duration = Duration::from_secs(30);
+/// What a pipe holds (pipe(7)): one that says more would wait for a reader.
+const MAX_HELPER_ANSWER: u64 = 64 << 10;
 
 /// Asks `docker-credential-<name>`, which gets the registry on its input and answers in JSON.
 fn from_helper(name: &str, registry: &str) -> Result<Option<Credentials>, RegistryError> {
@@ -176,19 +183,22 @@ fn from_helper(name: &str, registry: &str) -> Result<Option<Credentials>, Regist
         // One that does not read its input has its reasons, and answers nevertheless.
         let _ = input.write_all(registry.as_bytes());
     }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout);
+    let status = ended(&mut child, HELPER_LIMIT).map_err(|error| failed(error.to_string()))?;
+    let mut said = Vec::new();
+    if let Some(output) = &mut child.stdout {
+        let read = output.take(MAX_HELPER_ANSWER).read_to_end(&mut said);
+        read.map_err(|error| failed(error.to_string()))?;
+    }
+    if !status.success() {
+        let said = String::from_utf8_lossy(&said);
         // The text that every helper has for this (`credentials/error.go`).
         if said.contains("credentials not found") {
             return Ok(None);
         }
-        return Err(failed(format!("{}: {}", output.status, said.trim())));
+        return Err(failed(format!("{status}: {}", said.trim())));
     }
     let answer: HelperAnswer =
-        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+        serde_json::from_slice(&said).map_err(|error| failed(error.to_string()))?;
     Ok(Some(match answer.username.as_str() {
         TOKEN_USER => Credentials {
             identity_token: answer.secret,
@@ -200,6 +210,23 @@ fn from_helper(name: &str, registry: &str) -> Result<Option<Credentials>, Regist
             ..Credentials::default()
         },
     }))
+}
+
+/// Waits for a helper. One that takes longer than `limit` is killed: nobody would come back to it.
+fn ended(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() >= end {
+            child.kill()?;
+            child.wait()?;
+            let reason = format!("it did not answer in {limit:?}, and was ended");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The files that are looked for when none is named: Docker's own.
@@ -231,6 +258,21 @@ mod tests {
         let path = dir.path().join("config.json");
         fs::write(&path, content).expect("written");
         from_file(&path, registry)
+    }
+
+    #[test]
+    fn a_helper_that_hangs_is_ended() {
+        let start = |command: &str| {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", command]).spawn().expect("started")
+        };
+        let limit = Duration::from_millis(200);
+        let mut stuck = start("exec sleep 1000");
+        let error = ended(&mut stuck, limit).expect_err("it hangs");
+        assert!(error.to_string().contains("200ms"), "{error}");
+        assert!(stuck.try_wait().expect("waited for").is_some());
+        let status = ended(&mut start("exit 3"), Duration::from_secs(60)).expect("ended");
+        assert_eq!(status.code(), Some(3));
     }
 
     #[test]
