@@ -200,11 +200,14 @@ impl Inner {
             |id: &str| clients.contains(id) || failed.contains(&Object::Network(id.to_owned()));
         self.nodes.retain(|id, _| plan.nodes.contains_key(id));
         // One that IPVS refused leads where it led before, or nowhere.
-        let unbalanced = |id: &str| {
-            let mut failures = report.failures.iter();
-            let service = Object::Service(id.to_owned());
-            failures.any(|f| f.object == service && matches!(f.error, NetdpError::Ipvs { .. }))
-        };
+        let unbalanced: BTreeSet<&str> = report
+            .failures
+            .iter()
+            .filter_map(|failure| match (&failure.object, &failure.error) {
+                (Object::Service(id), NetdpError::Ipvs { .. }) => Some(id.as_str()),
+                _ => None,
+            })
+            .collect();
         let ingress = plan.ingress.as_deref().is_some_and(network_failed);
         if !ingress && !node_failed {
             for (id, version) in &plan.nodes {
@@ -224,7 +227,8 @@ impl Inner {
             if !covered.complete || node_failed || network_failed(&covered.network) {
                 continue;
             }
-            if plan.ingress.as_ref() == Some(&covered.network) && unbalanced(&covered.service) {
+            let is_published = plan.ingress.as_ref() == Some(&covered.network);
+            if is_published && unbalanced.contains(covered.service.as_str()) {
                 continue;
             }
             let known = self.endpoints.get(id).is_some_and(|(version, state, _)| {

@@ -33,6 +33,7 @@ impl Cgroup {
         }
         Ok(found)
     }
+
     /// The cgroup that a process is in, in the version 2 hierarchy and opened for `clone3`; `None`
     /// where it is not below this one. Whoever is inside chooses it, so it is looked for from here.
     pub(crate) fn open_v2_of(&self, pid: i32) -> Result<Option<OwnedFd>> {
