@@ -574,6 +574,13 @@ fn a_change_of_the_balancing_is_planned_from_what_was_committed() {
     let whole = table();
     let lines = |text: &str, start: &str| text.lines().filter(|l| l.starts_with(start)).count();
 
+    // Idle connections live for five days; somebody sets what the kernel begins with.
+    let timeouts = || inside(&ingress, || lab::sh("ipvsadm -L --timeout"));
+    damage("ipvsadm --set 900 120 300");
+    assert!(!timeouts().contains("432000"), "{}", timeouts());
+    lab.nodes[0].with(DataPlane::reconcile);
+    assert!(timeouts().contains("432000"), "{}", timeouts());
+
     damage("set -- $(ipvsadm -Sn | grep -e '^-a -u' | head -n 1); ipvsadm -d -u $3 -r $5");
     assert_eq!(lines(&table(), "-a -u"), lines(&whole, "-a -u") - 1);
     lab.set_ports(&[web, dns, more]);
