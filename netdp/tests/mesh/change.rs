@@ -512,8 +512,8 @@ fn flows_follow(test: &str, restart: bool) {
     let task = lab.task("t1-21");
     let ask_vip = || ask_udp(&task, "0.0.0.0:42425", "10.1.0.2:53");
     for _ in 0..2 {
-        assert!(ask("192.0.2.3:5353").is_ok());
-        assert!(ask_vip().is_ok());
+        ask("192.0.2.3:5353").unwrap();
+        ask_vip().unwrap();
     }
     let first = ask("192.0.2.3:5353").unwrap();
     let gone = first.split(' ').next().unwrap().to_owned();

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netdp::{
@@ -498,7 +498,19 @@ pub fn exchange(stream: &mut TcpStream) -> Result<String, std::io::Error> {
 /// A UDP socket that has one partner.
 pub fn flow(from: &Path, local: &str, to: &str) -> Result<UdpSocket, std::io::Error> {
     inside(from, || {
-        let socket = UdpSocket::bind(local)?;
+        // A program that another test starts meanwhile has all descriptors of this process until its
+        // execve(2), also that of the flow before, which is closed.
+        let end = Instant::now() + WAIT;
+        let socket = loop {
+            match UdpSocket::bind(local) {
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < end =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                outcome => break outcome?,
+            }
+        };
         socket.set_read_timeout(Some(WAIT))?;
         socket.connect(to)?;
         Ok(socket)
