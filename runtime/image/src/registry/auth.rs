@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_auth::ChallengeParser;
 use serde::Deserialize;
-use ureq::{Agent, http::HeaderMap, http::header};
+use ureq::{http::HeaderMap, http::header};
 
-use super::{Credentials, RegistryError, http};
+use super::{
+    Credentials, RegistryError,
+    client::{Client, Failure, Get},
+    http,
+};
 
 /// How long a token is good when its issuer does not say (distribution's `token.md`).
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
@@ -81,7 +85,7 @@ impl Challenge {
     /// What answers it; `None` where we have nothing to answer with.
     pub(super) fn answer(
         &self,
-        agent: &Agent,
+        client: &Client,
         credentials: Option<&Credentials>,
         repository: &str,
     ) -> Result<Option<Grant>, RegistryError> {
@@ -114,21 +118,17 @@ impl Challenge {
                         pairs.push(("grant_type", "refresh_token"));
                         pairs.push(("client_id", CLIENT));
                         pairs.push(("refresh_token", &credentials.identity_token));
-                        agent.post(realm).send_form(pairs)
+                        client.post(realm, &pairs)
                     }
                     None => {
                         pairs.extend(with_password.map(|c| ("account", c.username.as_str())));
-                        http::authorized(realm, |at| {
-                            let mut request = agent.get(at);
-                            // A redirect has said all that is to be asked.
-                            if at == realm {
-                                request = request.query_pairs(pairs.iter().copied());
-                            }
-                            if let Some(credentials) = with_password {
-                                request = request.header(header::AUTHORIZATION, basic(credentials));
-                            }
-                            request.call()
-                        })
+                        let authorization = with_password.map(basic);
+                        let get = Get {
+                            query: &pairs,
+                            authorization: authorization.as_deref(),
+                            headers: &[],
+                        };
+                        client.get(realm, &get)
                     }
                 };
                 let answer = answer.map_err(|error| http::transport(realm, &error))?;
@@ -137,7 +137,7 @@ impl Challenge {
                     .into_with_config()
                     .limit(MAX_ANSWER)
                     .read_to_vec()
-                    .map_err(|error| http::transport(realm, &error))?;
+                    .map_err(|error| http::transport(realm, &Failure::from(error)))?;
                 token(realm, &text, asked).map(Some)
             }
         }

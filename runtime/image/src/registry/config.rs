@@ -86,8 +86,6 @@ pub(super) struct Endpoint {
     pub(super) base: String,
     /// `host[:port]`, by which it is configured.
     pub(super) host: String,
-    /// On the machine itself, where no proxy leads.
-    pub(super) is_loopback: bool,
     /// Where TLS is not understood, plain HTTP will do.
     pub(super) may_be_plain: bool,
     /// For a mirror: the registry that is meant.
@@ -117,7 +115,6 @@ impl Registries {
                 }
             };
             endpoints.push(Endpoint {
-                is_loopback: is_loopback(&host),
                 may_be_plain: false,
                 base: base.to_owned(),
                 host,
@@ -134,7 +131,6 @@ impl Registries {
         };
         endpoints.push(Endpoint {
             base: format!("https://{host}"),
-            is_loopback: is_loopback(registry),
             may_be_plain: is_loopback(registry) || insecure(registry),
             host: registry.to_owned(),
             mirror_of: None,

@@ -47,6 +47,15 @@ pub enum RegistryError {
         /// What went wrong.
         reason: String,
     },
+    /// The way to the host is through a proxy, and there is none that leads there. Trying again does not
+    /// help.
+    #[error("{url}: {reason}")]
+    Proxy {
+        /// What was asked.
+        url: String,
+        /// What is wrong, and which variable says so; without credentials.
+        reason: String,
+    },
     /// One side does not trust the other's certificate. Trying again does not help.
     #[error("{url}: {reason}; authorities and certificates are named by the `tls` of its host")]
     Trust {

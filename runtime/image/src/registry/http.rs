@@ -1,4 +1,4 @@
-//! One host by HTTP: TLS, redirects, time-outs, and what an answer's status means.
+//! One host by HTTP: TLS, time-outs, and what an answer's status means.
 
 use std::{
     fs,
@@ -8,31 +8,31 @@ use std::{
 };
 
 use ureq::{
-    Agent, Body, ResponseExt,
-    config::RedirectAuthHeaders,
+    Agent, Body, Proxy, ProxyProtocol,
     http::{Response, StatusCode, Uri, header},
     tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig},
+    unversioned::resolver::DefaultResolver,
 };
 
-use super::{RegistryError, config};
+use super::{RegistryError, client::Failure, config, forward::Connect};
 
 /// Until a connection is there, TLS included.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Silence after which a connection counts as lost.
 const SILENCE: Duration = Duration::from_secs(30);
-/// One after the other, until content comes.
-const MAX_REDIRECTS: u32 = 5;
 /// Of an answer that is only read for its message.
 const MAX_MESSAGE: u64 = 16 << 10;
 
-/// Makes what talks to one host, directly or through the proxy that the environment names.
+/// Makes what talks to one host, directly or through a proxy. It follows no redirects: see
+/// [`Client`](super::client::Client).
 pub(super) fn agent(
     tls: &config::TlsConfig,
     plain: bool,
-    directly: bool,
+    proxy: Option<&Proxy>,
 ) -> Result<Agent, RegistryError> {
     let mut builder = TlsConfig::builder().disable_verification(tls.insecure_skip_verify);
-    if !plain {
+    let is_tls_proxy = proxy.is_some_and(|proxy| proxy.protocol() == ProxyProtocol::Https);
+    if !plain || is_tls_proxy {
         let mut roots = system_roots().to_vec();
         if let Some(path) = &tls.ca_file {
             roots.extend(certificates("CA certificates", path)?);
@@ -50,46 +50,28 @@ pub(super) fn agent(
             }
         });
     }
-    let mut config = Agent::config_builder();
-    if directly {
-        config = config.proxy(None);
-    }
-    Ok(config
-        .http_status_as_error(false)
-        // Content is often on another host, which must not learn who we are; see `authorized`.
-        .redirect_auth_headers(RedirectAuthHeaders::Never)
-        .https_only(!plain)
-        .max_redirects(MAX_REDIRECTS)
-        .timeout_connect(Some(CONNECT))
-        .timeout_recv_response(Some(SILENCE))
-        .timeout_per_read(Some(SILENCE))
-        .user_agent(concat!("fairlead/", env!("CARGO_PKG_VERSION")))
-        .input_buffer_size(256 << 10)
-        .max_idle_connections_per_host(8)
-        .tls_config(builder.build())
-        .build()
-        .new_agent())
-}
-
-/// Asks `url` for something that only those get whom it knows. `ask` says who we are to the URL that it
-/// is given, and redirects lose that: ureq would keep it for other ports of the same host, and there
-/// can be anybody. Where a redirect stays with the same server, its target is asked itself.
-pub(super) fn authorized(
-    url: &str,
-    ask: impl Fn(&str) -> Result<Response<Body>, ureq::Error>,
-) -> Result<Response<Body>, ureq::Error> {
-    let mut at = url.to_owned();
-    let mut answer = ask(&at)?;
-    for _ in 0..MAX_REDIRECTS {
-        let end = answer.get_uri();
-        let refused = answer.status() == StatusCode::UNAUTHORIZED;
-        if !refused || at.parse::<Uri>().is_ok_and(|at| at == *end) || !is_same_server(url, end) {
-            break;
-        }
-        at = end.to_string();
-        answer = ask(&at)?;
-    }
-    Ok(answer)
+    let tls = builder.build();
+    let config = |proxy: Option<&Proxy>| {
+        Agent::config_builder()
+            .proxy(proxy.cloned())
+            .http_status_as_error(false)
+            .https_only(!plain)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(SILENCE))
+            .timeout_per_read(Some(SILENCE))
+            .user_agent(concat!("fairlead/", env!("CARGO_PKG_VERSION")))
+            .input_buffer_size(256 << 10)
+            .max_idle_connections_per_host(8)
+            .tls_config(tls.clone())
+            .build()
+    };
+    let connect = Connect::new(config(None));
+    Ok(Agent::with_parts(
+        config(proxy),
+        connect,
+        DefaultResolver::default(),
+    ))
 }
 
 /// Whether both have one scheme, host and port (RFC 6454, section 4).
@@ -175,17 +157,31 @@ fn key_of(path: &Path) -> Result<ureq::tls::PrivateKey<'static>, RegistryError> 
         })
 }
 
-/// Why there was no answer.
-pub(super) fn transport(url: &str, error: &ureq::Error) -> RegistryError {
-    let (url, reason) = (url.to_owned(), error.to_string());
+/// Why there was no answer, for who asked for `url`.
+pub(super) fn transport(url: &str, failure: &Failure) -> RegistryError {
+    let url = url.to_owned();
+    let (error, proxy) = match failure {
+        Failure::Proxy(reason) => {
+            let reason = reason.to_string();
+            return RegistryError::Proxy { url, reason };
+        }
+        Failure::Redirect(reason) => {
+            let reason = reason.clone();
+            return RegistryError::Answer { url, reason };
+        }
+        Failure::Transport { error, proxy } => (error, proxy),
+    };
+    let way = proxy.as_ref().map(|proxy| format!("through {proxy}: "));
+    let way = way.unwrap_or_default();
     if speaks_no_tls(error) {
         let reason = "it does not speak TLS; plain HTTP is for the machine itself, and for registries \
                       with `insecure_skip_verify`";
         return RegistryError::Answer {
             url,
-            reason: reason.to_owned(),
+            reason: format!("{way}{reason}"),
         };
     }
+    let reason = format!("{way}{error}");
     // Errors of rustls come through the reader's error type, as text.
     match reason.contains("invalid peer certificate") || reason.contains("received fatal alert") {
         true => RegistryError::Trust { url, reason },

@@ -3,11 +3,16 @@
 //! Blocking, one thread per request that is going on: a pull has a handful of them.
 
 mod auth;
+mod client;
 mod config;
 mod credentials;
 mod error;
+mod forward;
 mod http;
+mod no_proxy;
 mod place;
+mod proxy;
+mod redirect;
 mod retry;
 
 use std::{

@@ -6,15 +6,17 @@ use std::{
 };
 
 use ureq::{
-    Agent, Body, ResponseExt,
+    Body, ResponseExt,
     http::{Response, StatusCode, header},
 };
 
 use super::{
     BlobStream, Credentials, Document, RegistryError,
     auth::{Challenge, Grant},
+    client::{Client, Failure, Get},
     config::{Endpoint, TlsConfig},
     http, media_type,
+    proxy::ProxyError,
 };
 use crate::{Digest, name::split_port};
 
@@ -29,7 +31,7 @@ pub(super) struct Place {
 #[derive(Default)]
 struct State {
     /// Made at the first request. With it, whether it speaks plain HTTP after all.
-    agent: Option<(Agent, bool)>,
+    client: Option<(Client, bool)>,
     grant: Option<Grant>,
 }
 
@@ -133,32 +135,32 @@ impl Place {
 
     /// The rest of a blob that is somewhere else, where nobody knows us.
     pub(super) fn foreign(&self, url: &str, offset: u64) -> Result<BlobStream, RegistryError> {
-        let (agent, _) = self.agent()?;
+        let (client, _) = self.client()?;
         let answer =
-            send(&agent, url, None, None, offset).map_err(|error| http::transport(url, &error))?;
+            send(&client, url, None, None, offset).map_err(|error| http::transport(url, &error))?;
         stream(url.to_owned(), http::checked(url, answer)?, offset)
     }
 
     /// Asks, and answers the challenge if there is one.
     fn ask(&self, request: &Request) -> Result<(String, Response<Body>), RegistryError> {
-        let (mut agent, mut plain) = self.agent()?;
+        let (mut client, mut plain) = self.client()?;
         let mut grant = self.state().grant.clone().filter(Grant::is_good);
         let mut challenged = false;
         loop {
             let url = self.url(request, plain);
             let header = grant.as_ref().map(|grant| grant.header.as_str());
-            let answer = match send(&agent, &url, header, request.accept, request.offset) {
+            let answer = match send(&client, &url, header, request.accept, request.offset) {
                 Ok(answer) => answer,
                 Err(error) if !plain && self.endpoint.may_be_plain && self.may_be_plain(&error) => {
                     plain = true;
-                    agent = http::agent(&self.tls, true, self.endpoint.is_loopback)?;
+                    client = Client::new(&self.tls, true)?;
                     continue;
                 }
                 Err(error) => return Err(http::transport(&url, &error)),
             };
             if plain {
                 // Not before somebody has answered: it may have been down.
-                self.state().agent = Some((agent.clone(), true));
+                self.state().client = Some((client.clone(), true));
             }
             // Who we are is no business of a host that we were sent to.
             if !http::is_same_server(&url, answer.get_uri()) {
@@ -172,7 +174,7 @@ impl Place {
                 return http::checked(&url, answer).map(|answer| (url, answer));
             };
             let credentials = self.credentials.as_ref();
-            grant = challenge.answer(&agent, credentials, &self.repository)?;
+            grant = challenge.answer(&client, credentials, &self.repository)?;
             if grant.is_none() {
                 return http::checked(&url, answer).map(|answer| (url, answer));
             }
@@ -180,10 +182,17 @@ impl Place {
         }
     }
 
-    /// Nobody speaks TLS there. Or nobody listens there, and the port for plain HTTP is another one.
-    fn may_be_plain(&self, error: &ureq::Error) -> bool {
+    /// Nobody speaks TLS there. Or nobody listens there, and the port for plain HTTP is another one. Or a
+    /// proxy makes no tunnel to there, as many do for ports that are not TLS's.
+    fn may_be_plain(&self, failure: &Failure) -> bool {
+        let error = match failure {
+            Failure::Transport { error, .. } => error,
+            Failure::Proxy(ProxyError::Refused { .. }) => return true,
+            _ => return false,
+        };
         let refused = match error {
-            ureq::Error::ConnectionFailed => true,
+            // The second is what a proxy says of a port where nobody listens.
+            ureq::Error::ConnectionFailed | ureq::Error::ConnectProxyFailed(_) => true,
             ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
             _ => false,
         };
@@ -203,17 +212,14 @@ impl Place {
         }
     }
 
-    fn agent(&self) -> Result<(Agent, bool), RegistryError> {
+    fn client(&self) -> Result<(Client, bool), RegistryError> {
         let mut state = self.state();
-        if let Some(known) = &state.agent {
+        if let Some(known) = &state.client {
             return Ok(known.clone());
         }
         let plain = self.endpoint.base.starts_with("http://");
-        let made = (
-            http::agent(&self.tls, plain, self.endpoint.is_loopback)?,
-            plain,
-        );
-        state.agent = Some(made.clone());
+        let made = (Client::new(&self.tls, plain)?, plain);
+        state.client = Some(made.clone());
         Ok(made)
     }
 
@@ -223,29 +229,21 @@ impl Place {
 }
 
 fn send(
-    agent: &Agent,
+    client: &Client,
     url: &str,
     authorization: Option<&str>,
     accept: Option<&str>,
     offset: u64,
-) -> Result<Response<Body>, ureq::Error> {
-    let ask = |at: &str| {
-        let mut request = agent.get(at);
-        if let Some(value) = authorization {
-            request = request.header(header::AUTHORIZATION, value);
-        }
-        if let Some(value) = accept {
-            request = request.header(header::ACCEPT, value);
-        }
-        if offset > 0 {
-            request = request.header(header::RANGE, format!("bytes={offset}-"));
-        }
-        request.call()
+) -> Result<Response<Body>, Failure> {
+    let range = (offset > 0).then(|| (header::RANGE, format!("bytes={offset}-")));
+    let accept = accept.map(|value| (header::ACCEPT, value.to_owned()));
+    let headers: Vec<_> = accept.into_iter().chain(range).collect();
+    let get = Get {
+        query: &[],
+        authorization,
+        headers: &headers,
     };
-    match authorization {
-        Some(_) => http::authorized(url, ask),
-        None => ask(url),
-    }
+    client.get(url, &get)
 }
 
 /// The byte that a body begins with, where that can be told.

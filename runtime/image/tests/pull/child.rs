@@ -23,7 +23,7 @@ const PULLED: &str = "pulled ";
 const PEAK: &str = "peak ";
 const FAILED: &str = "failed ";
 
-/// Starts one. `registries` may only have mirrors.
+/// Starts one. `registries` may only have mirrors, and for TLS whom to trust.
 pub fn pull(bed: &Bed, name: &str, registries: &Registries, variables: &[(&str, &str)]) -> Pull {
     let mirrors: Vec<_> = registries
         .mirrors
@@ -32,13 +32,24 @@ pub fn pull(bed: &Bed, name: &str, registries: &Registries, variables: &[(&str, 
         .collect();
     let mirrors: serde_json::Map<_, _> =
         mirrors.into_iter().map(|(of, m)| (of.clone(), m)).collect();
-    let child = Command::new(env::current_exe().expect("a program"))
+    let tls = |tls: &image::TlsConfig| {
+        let (file, skip) = (&tls.ca_file, tls.insecure_skip_verify);
+        serde_json::json!({"tls": {"ca_file": file, "insecure_skip_verify": skip}})
+    };
+    let hosts = registries.configs.iter();
+    let hosts = hosts.map(|(of, host)| (of.clone(), tls(&host.tls)));
+    let configs: serde_json::Map<_, _> = hosts.collect();
+    let mut command = Command::new(env::current_exe().expect("a program"));
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    let child = command
         .args(["--exact", "child::in_the_process", "--nocapture"])
         .env(NAME, name)
         .env(STORE, bed.path("store"))
         .env(
             REGISTRIES,
-            serde_json::json!({"mirrors": mirrors}).to_string(),
+            serde_json::json!({"mirrors": mirrors, "configs": configs}).to_string(),
         )
         .envs(variables.iter().copied())
         .stdin(Stdio::null())

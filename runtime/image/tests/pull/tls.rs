@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use image::{HostConfig, Registries, TlsConfig};
 
-use crate::{bed::*, child, common::*, line::*, made::*, tunnel::Tunnel};
+use crate::{bed::*, common::*, line::*, made::*};
 
-/// Makes authorities and certificates in `tls/`: `ca`, `server` for our addresses, `client`.
+/// Makes authorities and certificates in `tls/`: `ca`, `server` for our addresses and `far.test`, `client`.
 fn certificates(bed: &Bed) {
     sh(&format!(
         "mkdir {0}; cd {0}; exec 2>&1
@@ -14,7 +14,7 @@ fn certificates(bed: &Bed) {
          for ca in ca other; do
            openssl req -x509 $key -keyout $ca.key -out $ca.pem -days 30 -subj /CN=$ca
          done
-         echo 'subjectAltName=IP:127.0.0.1,IP:{ELSEWHERE}' > server.ext
+         echo 'subjectAltName=IP:127.0.0.1,IP:{ELSEWHERE},DNS:far.test' > server.ext
          echo 'extendedKeyUsage=clientAuth' > client.ext
          for of in server client; do
            openssl req $key -keyout $of.key -out $of.csr -subj /CN=$of
@@ -26,7 +26,7 @@ fn certificates(bed: &Bed) {
 }
 
 /// A registry with TLS and the image `app:v1`.
-fn registry(bed: &Bed, address: &str, more: &str) -> Registry {
+pub fn registry(bed: &Bed, address: &str, more: &str) -> Registry {
     certificates(bed);
     let mut registry = bed.registry_at(address, "");
     saying(Form::Oci, "mine").push(address, "app", "v1");
@@ -40,7 +40,7 @@ fn section(bed: &Bed, more: &str) -> String {
     format!("  tls:\n    certificate: '{certificate}'\n    key: '{key}'\n{more}")
 }
 
-fn registries(address: &str, tls: TlsConfig) -> Registries {
+pub fn registries(address: &str, tls: TlsConfig) -> Registries {
     let mut registries = Registries::default();
     let host = HostConfig {
         tls,
@@ -50,7 +50,7 @@ fn registries(address: &str, tls: TlsConfig) -> Registries {
     registries
 }
 
-fn ca(bed: &Bed) -> TlsConfig {
+pub fn ca(bed: &Bed) -> TlsConfig {
     TlsConfig {
         ca_file: Some(bed.path("tls").join("ca.pem")),
         ..TlsConfig::default()
@@ -174,55 +174,4 @@ fn a_registry_that_comes_back_is_still_spoken_to_with_tls() {
         registry.start();
         pull.join().expect("no panic").expect("an image");
     });
-}
-
-/// Variables of the environment name an HTTP proxy.
-#[test]
-fn a_proxy_is_used_but_not_on_the_machine_itself() {
-    let bed = Bed::new("proxy");
-    // A name that nobody but the proxy can resolve, and that needs TLS: a mirror has none.
-    let registry = bed.registry_at("10.77.0.1:5000", "");
-    let made = saying(Form::Oci, "far");
-    made.push("10.77.0.1:5000", "app", "v1");
-    let proxy = Tunnel::at("127.0.0.1:3128", &registry.address);
-    let variables = [
-        ("HTTP_PROXY", "http://127.0.0.1:3128"),
-        ("NO_PROXY", "near.test"),
-    ];
-    let mirrors = |url: &str| {
-        let mut registries = Registries::default();
-        let mirror = image::Mirror {
-            endpoints: vec![url.into()],
-        };
-        registries.mirrors.insert("far.test".into(), mirror);
-        registries
-    };
-    let id = child::pull(
-        &bed,
-        "far.test/app:v1",
-        &mirrors("http://far.test"),
-        &variables,
-    )
-    .outcome()
-    .expect("through the proxy");
-    assert_eq!(id, made.id().to_string());
-    let asked = proxy.asked();
-    assert!(
-        !asked.is_empty() && asked.iter().all(|to| to == "far.test:80"),
-        "{asked:?}"
-    );
-    bed.forget();
-
-    // What is near does not go through it.
-    let near = bed.registry();
-    made.push(REGISTRY, "app", "v1");
-    child::pull(
-        &bed,
-        &near.name("app:v1"),
-        &Registries::default(),
-        &variables,
-    )
-    .outcome()
-    .expect("directly");
-    assert_eq!(proxy.asked().len(), asked.len());
 }
