@@ -43,8 +43,8 @@ impl Store {
     /// refused, also when it breaks off. Nothing of it is in the store then.
     pub fn import(&self, archive: impl Read + Send, import: &Import) -> Result<Image, ImageError> {
         let section = Section::new(&import.changes)?;
-        let own = &self.options.platform;
-        let platform = import.platform.as_ref().unwrap_or(own);
+        let own = self.options.platform.least();
+        let platform = import.platform.as_ref().unwrap_or(&own);
         if platform.os != own.os {
             return Err(ImageError::ImportPlatform {
                 found: platform.to_string(),
@@ -68,7 +68,7 @@ impl Store {
                 path,
                 unpacked,
             };
-            self.publish(WHAT, &chain, vec![fresh], &scratch)?;
+            self.publish(WHAT, &chain, vec![fresh], &scratch, &budget)?;
         }
         let config = config(&section, import, platform, &diff_id);
         let record = ImageRecord {
