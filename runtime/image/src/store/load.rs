@@ -1,6 +1,7 @@
 //! Loading archives and layouts.
 
 use std::{
+    fmt::Display,
     fs::{self, File, Permissions},
     io,
     os::unix::fs::PermissionsExt,
@@ -174,7 +175,11 @@ impl Store {
     }
 
     /// Makes a planned image part of the store.
-    pub(super) fn install(&self, reference: &Reference, plan: &Plan) -> Result<Image, ImageError> {
+    pub(super) fn install(
+        &self,
+        reference: &(impl Display + Sync + ?Sized),
+        plan: &Plan,
+    ) -> Result<Image, ImageError> {
         let wanted = &self.options.platform;
         if *plan.config.os() != wanted.os && *plan.config.os() != Os::Other(String::new()) {
             return Err(ImageError::Platform {
@@ -231,21 +236,22 @@ impl Store {
     /// Brings the layers at the positions `missing` into the store, all or none.
     fn add_layers(
         &self,
-        reference: &Reference,
+        reference: &(impl Display + Sync + ?Sized),
         plan: &Plan,
         chain: &[Digest],
         missing: &[usize],
     ) -> Result<(), ImageError> {
         let scratch = self.disk.scratch()?;
+        let budget = Budget::new(&self.options.limits);
+        let publish = |fresh| self.publish(&reference.to_string(), chain, fresh, &scratch, &budget);
         let Some(downloads) = &plan.downloads else {
-            let fresh = self.unpack(reference, plan, missing, &scratch)?;
-            return self.publish(&reference.to_string(), chain, fresh, &scratch);
+            return publish(self.unpack(reference, plan, missing, &scratch, &budget)?);
         };
         let running = downloads
             .start(missing)
             .map_err(|error| ImageError::pull(&downloads.name, error))?;
-        match self.unpack(reference, plan, missing, &scratch) {
-            Ok(fresh) => self.publish(&reference.to_string(), chain, fresh, &scratch),
+        match self.unpack(reference, plan, missing, &scratch, &budget) {
+            Ok(fresh) => publish(fresh),
             Err(error) => match running.failure() {
                 // Why it could not be read says more than that it could not.
                 Some(failure) => {
@@ -290,12 +296,12 @@ impl Store {
     /// Unpacks layers side by side; they do not depend on each other.
     fn unpack(
         &self,
-        reference: &Reference,
+        reference: &(impl Display + Sync + ?Sized),
         plan: &Plan,
         missing: &[usize],
         scratch: &Scratch,
+        budget: &Budget<'_>,
     ) -> Result<Vec<Fresh>, ImageError> {
-        let budget = Budget::new(&self.options.limits);
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Vec::new());
         let failed = Mutex::new(None);
@@ -306,7 +312,7 @@ impl Store {
                 };
                 let path = scratch.path().join(position.to_string());
                 let layer = &plan.layers[position];
-                match unpack_one(layer, &path, self.snapshotter.marks(), &budget) {
+                match unpack_one(layer, &path, self.snapshotter.marks(), budget) {
                     Ok(unpacked) => {
                         plan.tell_unpacked(layer);
                         lock(&done).push(Fresh {
@@ -345,8 +351,9 @@ impl Store {
         &self,
         archive: &str,
         chain: &[Digest],
-        fresh: Vec<Fresh>,
+        mut fresh: Vec<Fresh>,
         scratch: &Scratch,
+        budget: &Budget<'_>,
     ) -> Result<(), ImageError> {
         // Where each layer is, and whether it hides those below it.
         let mut places: Vec<(PathBuf, bool)> = {
@@ -363,7 +370,7 @@ impl Store {
         for layer in &fresh {
             places[layer.position] = (layer.path.clone(), layer.unpacked.opaque_root);
         }
-        for layer in &fresh {
+        for layer in &mut fresh {
             let mut lower = Vec::new();
             let mut hidden = layer.unpacked.opaque_root;
             for (path, opaque) in places[..layer.position].iter().rev() {
@@ -373,9 +380,12 @@ impl Store {
                 lower.push(path);
                 hidden = *opaque;
             }
-            unpack::adopt_implied(&layer.path, &layer.unpacked, &lower).map_err(|source| {
-                layer_error(archive, layer.position, layer.unpacked.diff_id, source)
-            })?;
+            let (path, unpacked) = (&layer.path, &mut layer.unpacked);
+            unpack::link_below(path, unpacked, self.snapshotter.marks(), &lower, budget)
+                .and_then(|()| unpack::adopt_implied(path, unpacked, &lower))
+                .map_err(|source| {
+                    layer_error(archive, layer.position, layer.unpacked.diff_id, source)
+                })?;
         }
         File::open(scratch.path())
             .and_then(|directory| nix::unistd::syncfs(&directory).map_err(io::Error::from))

@@ -2,23 +2,21 @@
 
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    ffi::OsStr,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{self, AtFlags, OFlag},
+    fcntl::AtFlags,
     sys::stat::{self, FileStat, Mode, SFlag},
     unistd,
 };
 
 use super::{
-    EntryPath, marks,
-    metadata::{Metadata, set_times},
+    EntryPath, copy, marks,
+    metadata::Metadata,
     tree::{self, Tree},
     xattr,
 };
@@ -173,38 +171,17 @@ impl Copy {
                 self.links.insert(inode, child.path.clone());
             }
         }
-        self.node(child, kind)?;
-        let mut metadata = Metadata::of(&child.stat);
-        if kind == SFlag::S_IFLNK {
-            metadata.mode = None;
-        }
-        metadata.set_owner(child.to, child.name)?;
-        metadata.set_mode(child.to, child.name)?;
-        xattr::copy_at(child.from, child.to, child.name)?;
-        set_times(child.to, child.name, metadata.mtime)
+        copy::copy(
+            (child.from, child.name),
+            &child.stat,
+            (child.to, child.name),
+        )
     }
 
     fn link(&self, first: &EntryPath, child: &Child<'_>) -> Result<(), Errno> {
         let (parent, name) = first.split().ok_or(Errno::EINVAL)?;
         let parent = self.to.handle(&parent)?;
         unistd::linkat(parent, name, child.to, child.name, AtFlags::empty())
-    }
-
-    fn node(&self, child: &Child<'_>, kind: SFlag) -> Result<(), Errno> {
-        match kind {
-            SFlag::S_IFREG => file(child),
-            SFlag::S_IFLNK => {
-                let target: OsString = fcntl::readlinkat(child.from, child.name)?;
-                unistd::symlinkat(target.as_os_str(), child.to, child.name)
-            }
-            _ => stat::mknodat(
-                child.to,
-                child.name,
-                kind,
-                Mode::S_IRUSR | Mode::S_IWUSR,
-                child.stat.st_rdev,
-            ),
-        }
     }
 }
 
@@ -214,64 +191,4 @@ fn clear(directory: impl AsFd) -> Result<(), Errno> {
         tree::remove(&directory, &name)?;
     }
     Ok(())
-}
-
-fn file(child: &Child<'_>) -> Result<(), Errno> {
-    let common = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let from = fcntl::openat(
-        child.from,
-        child.name,
-        common | OFlag::O_RDONLY,
-        Mode::empty(),
-    )?;
-    let to = fcntl::openat(
-        child.to,
-        child.name,
-        common | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL,
-        Mode::S_IRUSR | Mode::S_IWUSR,
-    )?;
-    // SAFETY: FICLONE (linux/fs.h) takes a descriptor by value; both are open.
-    let cloned = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
-    if cloned == 0 {
-        return Ok(());
-    }
-    copy_data(from.into(), to.into(), child.stat.st_size.unsigned_abs())
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-}
-
-/// Copies content, and leaves holes where there are holes.
-fn copy_data(mut from: File, mut to: File, size: u64) -> io::Result<()> {
-    let mut position = 0;
-    while position < size {
-        let Some((begin, end)) = data(&from, position, size)? else {
-            break;
-        };
-        from.seek(SeekFrom::Start(begin))?;
-        to.seek(SeekFrom::Start(begin))?;
-        // By copy_file_range(2) where the kernel can.
-        let copied = io::copy(&mut (&from).take(end - begin), &mut to)?;
-        if copied == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        position = begin + copied;
-    }
-    to.set_len(size)
-}
-
-/// The next piece at or after `position` that is no hole.
-fn data(file: &File, position: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
-    let seek = |from: u64, whence| {
-        let from = i64::try_from(from).map_err(|_| Errno::EOVERFLOW)?;
-        unistd::lseek(file, from, whence).map(i64::unsigned_abs)
-    };
-    match seek(position, unistd::Whence::SeekData) {
-        Err(Errno::ENXIO) => Ok(None),
-        // A file system that does not know.
-        Err(Errno::EINVAL) => Ok(Some((position, size))),
-        Err(errno) => Err(errno.into()),
-        Ok(begin) => Ok(Some((
-            begin,
-            seek(begin, unistd::Whence::SeekHole)?.min(size),
-        ))),
-    }
 }

@@ -42,8 +42,8 @@ impl Homes {
         })
     }
 
-    /// The path of a new file in the layer, without links, unless that is too long to find it again. `path` is how the archive calls it. None where
-    /// the path is longer than the kernel can tell.
+    /// The path of a name in a directory of the layer, without links. `path` is how the archive calls it.
+    /// None where the path is too long to find it again.
     pub(super) fn of(
         &mut self,
         directory: BorrowedFd<'_>,
@@ -57,6 +57,16 @@ impl Homes {
         {
             return Ok(usable(real.join(name)));
         }
+        let Some(real) = self.directory(directory)? else {
+            return Ok(None);
+        };
+        let home = real.join(name);
+        self.parent = Some((parent, real));
+        Ok(usable(home))
+    }
+
+    /// The path of a directory of the layer, without links. None where it is longer than the kernel can tell.
+    pub(super) fn directory(&self, directory: BorrowedFd<'_>) -> Result<Option<EntryPath>, Errno> {
         let found = match path_of(directory) {
             Ok(found) => found,
             Err(Errno::ENAMETOOLONG) => return Ok(None),
@@ -65,17 +75,10 @@ impl Homes {
         let Ok(below) = found.strip_prefix(&self.root) else {
             return Err(Errno::EXDEV);
         };
-        let below = below.as_os_str().as_bytes();
-        let real = match below {
-            b"" => EntryPath::default(),
-            below => match EntryPath::parse(below) {
-                Ok(real) => real,
-                Err(_) => return Ok(None),
-            },
-        };
-        let home = real.join(name);
-        self.parent = Some((parent, real));
-        Ok(usable(home))
+        Ok(match below.as_os_str().as_bytes() {
+            b"" => Some(EntryPath::default()),
+            below => EntryPath::parse(below).ok(),
+        })
     }
 
     /// Removes `name` in `directory` with all that is below it, as [`tree::remove`] does. The content

@@ -16,6 +16,9 @@ use super::{
 /// an opaque directory there too, and so never for a file.
 pub(super) const OPAQUE: &str = ".wh..wh..opq";
 
+/// overlayfs's own.
+const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
 /// The two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Marks {
@@ -50,7 +53,7 @@ impl Marks {
         name: &OsStr,
     ) -> Result<(), (&'static str, Errno)> {
         let mark = || match self {
-            Self::Overlay => xattr::set(directory, name, b"trusted.overlay.opaque", b"y"),
+            Self::Overlay => xattr::set(directory, name, OVERLAY_OPAQUE, b"y"),
             Self::Sockets => {
                 let inside = tree::subdirectory(directory, name)?;
                 match stat::mknodat(inside, OPAQUE, SFlag::S_IFSOCK, Mode::empty(), 0) {
@@ -60,5 +63,16 @@ impl Marks {
             }
         };
         mark().map_err(|errno| (MAKE_OPAQUE, errno))
+    }
+
+    /// Whether the directory hides what the layers below have in it.
+    pub(super) fn is_opaque(self, directory: impl AsFd) -> Result<bool, Errno> {
+        match self {
+            Self::Overlay => xattr::is(directory, OVERLAY_OPAQUE, b"y"),
+            Self::Sockets => {
+                let mark = tree::look(directory, OsStr::new(OPAQUE))?;
+                Ok(mark.is_some_and(|mark| tree::file_type(&mark) == SFlag::S_IFSOCK))
+            }
+        }
     }
 }

@@ -2,10 +2,13 @@
 
 mod ahead;
 pub(crate) mod apply;
+mod copy;
 mod decompress;
 mod error;
 mod home;
+mod links;
 mod marks;
+mod merged;
 mod metadata;
 mod path;
 pub(crate) mod tree;
@@ -28,6 +31,7 @@ use nix::{
 pub use error::LayerError;
 
 pub(crate) use decompress::decompress;
+pub(crate) use links::{Waiting, link_below};
 pub(crate) use marks::Marks;
 pub(crate) use path::{EntryPath, display};
 
@@ -71,6 +75,8 @@ pub(crate) struct Unpacked {
     pub(crate) diff_id: Digest,
     /// Bytes of the tar stream.
     pub(crate) bytes: u64,
+    /// Hard links to files of the layers below, for [`link_below`].
+    waiting: Waiting,
 }
 
 /// Unpacks `blob` into the empty directory `root`; `marks` stand for what it takes away. What is needed to
@@ -196,6 +202,7 @@ fn unpack_stream(
             opaque_root: written.opaque_root,
             diff_id,
             bytes,
+            waiting: written.waiting,
         };
         Ok((unpacked, end))
     })
@@ -268,7 +275,7 @@ pub(crate) fn adopt_implied(
         match tree::file_type(&found) {
             SFlag::S_IFDIR => {
                 let adopt = || {
-                    let directory = tree.directory(path)?;
+                    let directory = tree.handle(path)?;
                     xattr::copy(&handle, &directory)?;
                     Metadata::of(&found).apply_to_directory(&directory)
                 };

@@ -28,6 +28,32 @@ pub(super) fn set(
     write(&path(directory, name)?, &attribute, value)
 }
 
+/// Whether a directory has the attribute with that value.
+pub(super) fn is(directory: impl AsFd, attribute: &[u8], value: &[u8]) -> Result<bool, Errno> {
+    let attribute = CString::new(attribute).map_err(|_| Errno::EINVAL)?;
+    let mut found = vec![0; value.len() + 1];
+    match read(&path(directory, OsStr::new("."))?, &attribute, &mut found) {
+        Ok(length) => Ok(found[..length] == *value),
+        // Also of a file system without attributes; or it is longer.
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::ERANGE) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Reads a value, and tells its length.
+fn read(file: &CStr, attribute: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: both strings end in NUL; the kernel writes at most `value.len()` bytes to `value`.
+    let length = unsafe {
+        libc::lgetxattr(
+            file.as_ptr(),
+            attribute.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    usize::try_from(Errno::result(length)?).map_err(|_| Errno::EIO)
+}
+
 fn write(file: &CStr, attribute: &CStr, value: &[u8]) -> Result<(), Errno> {
     // SAFETY: both strings end in NUL and live through the call; the kernel reads `value.len()`
     // bytes of `value` and keeps no pointer.
@@ -50,9 +76,12 @@ pub(super) fn copy(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     copy_all(&path(from, here)?, &path(to, here)?)
 }
 
-/// Copies those of `name` in one directory to `name` in another one, which has none.
-pub(super) fn copy_at(from: impl AsFd, to: impl AsFd, name: &OsStr) -> Result<(), Errno> {
-    copy_all(&path(from, name)?, &path(to, name)?)
+/// Copies those of a name in one directory to one in another directory, which has none.
+pub(super) fn copy_at(
+    (from, name): (impl AsFd, &OsStr),
+    (to, copy): (impl AsFd, &OsStr),
+) -> Result<(), Errno> {
+    copy_all(&path(from, name)?, &path(to, copy)?)
 }
 
 /// Like [`copy`], and removes those that only the other directory has.
@@ -82,17 +111,7 @@ fn copy_all(from: &CStr, to: &CStr) -> Result<(), Errno> {
     let mut value = Vec::new();
     for attribute in attributes.iter().filter(|name| !is_own(name)) {
         value.resize(MAX, 0);
-        // SAFETY: both strings end in NUL; the kernel writes at most `value.len()` bytes to
-        // `value`.
-        let length = unsafe {
-            libc::lgetxattr(
-                from.as_ptr(),
-                attribute.as_ptr(),
-                value.as_mut_ptr().cast(),
-                value.len(),
-            )
-        };
-        let length = usize::try_from(Errno::result(length)?).map_err(|_| Errno::EIO)?;
+        let length = read(from, attribute, &mut value)?;
         write(to, attribute, &value[..length])?;
     }
     Ok(())

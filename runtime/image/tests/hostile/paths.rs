@@ -97,7 +97,7 @@ fn hard_links_out_of_the_layer() {
     for target in [file.as_str(), "/etc/passwd"] {
         says(
             &attack.entries(&[("h", Link, target, b"")]),
-            "does not hold",
+            "neither the layer nor one below it holds",
         );
     }
     for target in ["../../outside/file", "/../outside/file", ""] {
@@ -108,7 +108,7 @@ fn hard_links_out_of_the_layer() {
     }
     says(
         &attack.entries(&[("h", Link, "missing", b"")]),
-        "does not hold",
+        "neither the layer nor one below it holds",
     );
     says(
         &attack.entries(&[("d/", Directory, "", b""), ("h", Link, "d", b"")]),
@@ -124,7 +124,7 @@ fn hard_links_out_of_the_layer() {
     );
     // Through a link.
     let error = attack.entries(&[("l", Symlink, &outside, b""), ("h", Link, "l/file", b"")]);
-    says(&error, "does not hold");
+    says(&error, "neither the layer nor one below it holds");
 }
 
 #[test]

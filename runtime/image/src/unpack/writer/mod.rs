@@ -1,6 +1,7 @@
 //! Writes the entries of one layer into a directory, with [`Marks`] for what it takes away.
 
 mod file;
+mod link;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,15 +17,15 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::AtFlags,
     sys::stat::{self, FchmodatFlags, FileStat, Mode, SFlag},
     unistd,
 };
 
 use super::{
     EntryPath, LayerError, Marks, display,
-    error::{CHANGE_OWNER, MAKE_DEVICE, SET_TIME, SET_XATTR},
+    error::{CHANGE_OWNER, FIND_PATH, MAKE_DEVICE, SET_TIME, SET_XATTR},
     home::Homes,
+    links::Waiting,
     marks,
     metadata::{Metadata, set_times},
     tree::{self, Tree},
@@ -54,6 +55,8 @@ pub(super) struct Written {
     pub(super) implied: BTreeSet<EntryPath>,
     /// The layer hides all layers below it.
     pub(super) opaque_root: bool,
+    /// Hard links to files of the layers below.
+    pub(super) waiting: Waiting,
 }
 
 pub(super) struct Writer<'a> {
@@ -61,10 +64,13 @@ pub(super) struct Writer<'a> {
     marks: Marks,
     /// Where the content of files is, for who makes the archive again.
     homes: Homes,
+    /// Hard links to files of the layers below.
+    waiting: Waiting,
     budget: &'a Budget<'a>,
-    /// Directories whose attributes the archive has not given (yet).
+    /// Directories whose attributes the archive has not given (yet). These paths have no links.
     implied: BTreeSet<EntryPath>,
-    /// Times of directories: writing into a directory changes its time, so these come last.
+    /// Times of directories, whose paths have no links: writing into a directory changes its time, so
+    /// these come last.
     times: BTreeMap<EntryPath, (i64, u32)>,
     /// The layer hides all layers below it.
     opaque_root: bool,
@@ -96,6 +102,7 @@ impl<'a> Writer<'a> {
             tree,
             marks,
             homes,
+            waiting: Waiting::new(root),
             budget,
             implied,
             times: BTreeMap::new(),
@@ -138,9 +145,10 @@ impl<'a> Writer<'a> {
         let existing = self.at(tree::look(&place.directory, name), "looking at the name")?;
         if entry.kind == Kind::Directory {
             self.directory(&place, existing)?;
-            self.budget.take_path(path.as_bytes())?;
-            self.times.insert(path.clone(), entry.mtime);
-            self.implied.remove(&path);
+            let home = self.home(&place)?;
+            self.budget.take_path(home.as_bytes())?;
+            self.implied.remove(&home);
+            self.times.insert(home, entry.mtime);
         } else {
             self.clear(&place, existing)?;
             self.node(&place, entry)?;
@@ -153,14 +161,14 @@ impl<'a> Writer<'a> {
         for (path, mtime) in self.times.iter().rev() {
             let result = match path.split() {
                 None => set_times(self.tree.root(), OsStr::new("."), *mtime),
-                Some((parent, name)) => match self.tree.directory(&parent) {
+                Some((parent, name)) => match self.tree.handle(&parent) {
                     Ok(directory) => set_times(directory, name, *mtime),
                     Err(errno) => Err(errno),
                 },
             };
             match result {
-                // Replaced by a later entry.
-                Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                // Its path was too long to notice that a later entry replaced it.
+                Ok(()) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
                 Err(source) => {
                     let entry = display(path.as_bytes());
                     let action = "setting the time of a directory";
@@ -175,6 +183,7 @@ impl<'a> Writer<'a> {
         Ok(Written {
             implied: self.implied,
             opaque_root: self.opaque_root,
+            waiting: self.waiting,
         })
     }
 
@@ -216,7 +225,7 @@ impl<'a> Writer<'a> {
             Err(Errno::ELOOP) => return self.refuse("its directory is a loop of symbolic links"),
             Err(errno) => return self.at(Err(errno), "opening its directory"),
         }
-        let mut so_far = EntryPath::default();
+        let (mut so_far, mut home) = (EntryPath::default(), EntryPath::default());
         let mut directory = self.at(self.tree.directory(&so_far), "opening the root")?;
         for name in path.components() {
             let next = so_far.join(name);
@@ -233,7 +242,10 @@ impl<'a> Writer<'a> {
                         ));
                     }
                 };
+                let found = self.homes.directory(directory.as_fd());
+                home = self.at(found, FIND_PATH)?.unwrap_or_else(|| next.clone());
             } else {
+                home = home.join(name);
                 if existing
                     .as_ref()
                     .is_some_and(|found| !tree::is_whiteout(found))
@@ -245,8 +257,8 @@ impl<'a> Writer<'a> {
                 if kind != Some(SFlag::S_IFDIR) {
                     // As if the archive had an entry for it.
                     self.budget.take_entry()?;
-                    self.budget.take_path(next.as_bytes())?;
-                    self.implied.insert(next.clone());
+                    self.budget.take_path(home.as_bytes())?;
+                    self.implied.insert(home.clone());
                 }
                 let place = Place {
                     path: next.clone(),
@@ -301,6 +313,15 @@ impl<'a> Writer<'a> {
         self.marked(self.marks.opaque(directory, name))
     }
 
+    /// The path of a directory, without links: what is noted of it is found by whichever way the archive
+    /// takes to it. One that is too long for that is found by its own way only.
+    fn home(&mut self, place: &Place<'_>) -> Result<EntryPath, LayerError> {
+        let home = self.homes.of(place.directory.as_fd(), &place.path);
+        Ok(self
+            .at(home, FIND_PATH)?
+            .unwrap_or_else(|| place.path.clone()))
+    }
+
     /// Removes what an entry replaces. Nothing is ever written *through* an existing file: it
     /// may be a hard link to another one.
     fn clear(&mut self, place: &Place<'_>, existing: Option<FileStat>) -> Result<(), LayerError> {
@@ -311,11 +332,12 @@ impl<'a> Writer<'a> {
         self.directory = None;
         if tree::file_type(&existing) == SFlag::S_IFDIR {
             // Only these are looked at: an archive may do this for each of a million directories.
-            let below = place.path.below();
+            let home = self.home(place)?;
+            let below = home.below();
             let times = self.times.range(below.clone()).map(|(path, _)| path);
             let mut gone: Vec<EntryPath> = times.cloned().collect();
             gone.extend(self.implied.range(below).cloned());
-            for path in gone.iter().chain([&place.path]) {
+            for path in gone.iter().chain([&home]) {
                 self.times.remove(path);
                 self.implied.remove(path);
             }
@@ -353,47 +375,6 @@ impl<'a> Writer<'a> {
             }
             Some(_) => Ok(()),
         }
-    }
-
-    fn hard_link(&mut self, place: &Place<'_>, entry: &Entry) -> Result<(), LayerError> {
-        let target = display(&entry.link);
-        let Ok(link) = EntryPath::parse(&entry.link) else {
-            return self.refuse(format!("a hard link to `{target}`, outside the layer"));
-        };
-        let Some((parent, name)) = link.split() else {
-            return self.refuse("a hard link to the root of the layer");
-        };
-        let missing = || format!("a hard link to `{target}`, which the layer does not hold");
-        let directory = match self.tree.directory(&parent) {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return self.refuse(missing()),
-            Err(errno) => return self.at(Err(errno), "opening the directory of a link's target"),
-        };
-        let found = match self.at(tree::look(&directory, name), "looking at a link's target")? {
-            None => return self.refuse(missing()),
-            Some(found) => found,
-        };
-        if tree::file_type(&found) == SFlag::S_IFDIR || tree::is_whiteout(&found) {
-            return self.refuse(format!("a hard link to `{target}`, which is no file"));
-        }
-        let existing = self.at(
-            tree::look(&place.directory, place.name),
-            "looking at the name",
-        )?;
-        let same = |other: &FileStat| (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino);
-        // Already the same file, or a link to itself: clearing the place would lose it.
-        if existing.as_ref().is_some_and(same) {
-            return Ok(());
-        }
-        self.clear(place, existing)?;
-        let linked = unistd::linkat(
-            &directory,
-            name,
-            &place.directory,
-            place.name,
-            AtFlags::empty(),
-        );
-        self.at(linked, "making a hard link")
     }
 
     /// Makes a link, a FIFO or a device, where nothing is.

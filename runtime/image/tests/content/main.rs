@@ -1,10 +1,16 @@
 //! What is unpacked and mounted is what independent tools make of the same layers.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod links;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use common::{tree::*, *};
+use image::{Options, Snapshotter, Store};
 use tar::EntryType::{Directory, Regular, Symlink};
 
 /// Applies a layer as the specification says, with GNU tar.
@@ -114,6 +120,46 @@ fn pax_format_zstd_sparse_0_1() {
 #[test]
 fn pax_format_sparse_1_0() {
     same_as_gnu_tar("pax10", "--format=pax --sparse-version=1.0", gzip, true);
+}
+
+/// The layers, and what umoci makes of them.
+fn unpacked_by_umoci(place: &Place, layers: &[Vec<u8>]) -> (PathBuf, PathBuf) {
+    let layout_dir = place.join("oci");
+    let mut config = config(layers);
+    // umoci looks the user up.
+    config["config"]["User"] = "0".into();
+    let files = layout("v1", layers, &config, plain);
+    write_layout(&layout_dir, &files);
+    let bundle = place.join("bundle");
+    sh(&format!(
+        "umoci unpack --image {}:v1 {}",
+        layout_dir.display(),
+        bundle.display()
+    ));
+    (layout_dir, bundle.join("rootfs"))
+}
+
+/// The two kinds of stores.
+fn stores(place: &Place) -> [Store; 2] {
+    [Snapshotter::Overlayfs, Snapshotter::Native].map(|snapshotter| {
+        let options = Options {
+            snapshotter: Some(snapshotter),
+            ..Options::default()
+        };
+        let path = place.join(&format!("store-{snapshotter}"));
+        Store::open_with(path, options).expect("a store")
+    })
+}
+
+fn shown(store: &Store, place: &Place, image: &image::Image, times: bool) -> String {
+    let snapshot = store.snapshot(image, "s").expect("a snapshot");
+    match snapshot.overlay_options() {
+        Some(mount) => mounted_listing(&mount, &place.join("m"), times),
+        None => listing(
+            &place.join(&format!("store-{}/snapshots/s/root", store.snapshotter())),
+            times,
+        ),
+    }
 }
 
 /// One image of `layers`, mounted, listed with `find`.
@@ -388,4 +434,44 @@ fn umoci_and_skopeo_agree() {
         &mounted_listing(&mount, &place.join("m"), false),
         &listing(&place.join("bundle/rootfs"), false),
     );
+}
+
+/// What is noted of a directory goes with it, by whichever way the archive comes to it.
+#[test]
+fn a_directory_is_replaced_through_a_link() {
+    for (test, entry, link) in [
+        ("file", Regular, ""),
+        ("link", Symlink, "f"),
+        ("none", Directory, ""),
+    ] {
+        let place = Place::new(&format!("replaced-{test}"));
+        let mut base = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(Directory);
+        header.set_size(0);
+        header.set_mtime(1_600_000_000);
+        header.set_mode(0o1777);
+        header.set_uid(7);
+        base.append_data(&mut header, "d", &b""[..]).expect("d");
+        let base = base.into_inner().expect("a layer");
+        let layers = [
+            base,
+            layer(&[
+                ("f/", Directory, "", b""),
+                ("a", Symlink, ".", b""),
+                ("d/x", Regular, "", b"1"),
+                ("a/d", entry, link, b""),
+                ("a/f/", Directory, "", b""),
+            ]),
+        ];
+        let (layout_dir, expected) = unpacked_by_umoci(&place, &layers);
+        let reference = reference(&format!("oci:{}:v1", layout_dir.display()));
+        for store in stores(&place) {
+            let image = store.resolve(&reference).expect("an image");
+            same(
+                &shown(&store, &place, &image, true),
+                &listing(&expected, true),
+            );
+        }
+    }
 }
