@@ -64,8 +64,8 @@ pub use reference::{Reference, ReferenceError};
 pub use registry::{Credentials, HostConfig, Mirror, Registries, RegistryError, TlsConfig};
 pub use source::ArchiveError;
 pub use store::{
-    Collected, Import, Options, OverlayMount, Removed, Snapshot, SnapshotRoot, Snapshotter, Store,
-    Stored, Usage, VolumeDirs,
+    Collected, ImagePin, Import, Options, OverlayMount, Removed, Snapshot, SnapshotRoot,
+    Snapshotter, Store, Stored, Usage, VolumeDirs,
 };
 pub use tarball::TarError;
 pub use unpack::LayerError;

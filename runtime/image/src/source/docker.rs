@@ -21,6 +21,14 @@ struct Listed {
     layers: Option<Vec<String>>,
 }
 
+/// What lists the images of an archive.
+const MANIFEST: &str = "manifest.json";
+
+/// Whether an archive is of this kind, also where it is an OCI layout as well.
+pub(crate) fn is_docker(archive: &Archive) -> bool {
+    archive.blob(MANIFEST).is_some()
+}
+
 /// Plans the image called `wanted`, or the only one.
 pub(crate) fn plan(
     path: &Path,
@@ -28,38 +36,68 @@ pub(crate) fn plan(
     wanted: Option<&Name>,
     limits: &Limits,
 ) -> Result<Plan, ArchiveError> {
-    let missing = |what: String| ArchiveError::Missing {
+    let listed = list(path, archive, limits)?;
+    plan_one(path, archive, choose(path, &listed, wanted)?, limits)
+}
+
+/// Plans all images of an archive.
+pub(crate) fn plan_all(
+    path: &Path,
+    archive: &Archive,
+    limits: &Limits,
+) -> Result<Vec<Plan>, ArchiveError> {
+    let listed = list(path, archive, limits)?;
+    if listed.is_empty() {
+        // It says so.
+        choose(path, &listed, None)?;
+    }
+    let plan = |image| plan_one(path, archive, image, limits);
+    listed.iter().map(plan).collect()
+}
+
+fn missing(path: &Path, what: String) -> ArchiveError {
+    ArchiveError::Missing {
         path: path.to_owned(),
         what,
-    };
-    let read = |blob: &Blob, what: &str| {
-        blob.read_all(limits.json_bytes)
-            .map_err(|source| ArchiveError::Read {
-                path: path.to_owned(),
-                what: what.to_owned(),
-                source,
-            })
-    };
-    let manifest = archive.blob("manifest.json").ok_or_else(|| {
+    }
+}
+
+fn read(path: &Path, blob: &Blob, what: &str, limits: &Limits) -> Result<Vec<u8>, ArchiveError> {
+    blob.read_all(limits.json_bytes)
+        .map_err(|source| ArchiveError::Read {
+            path: path.to_owned(),
+            what: what.to_owned(),
+            source,
+        })
+}
+
+fn list(path: &Path, archive: &Archive, limits: &Limits) -> Result<Vec<Listed>, ArchiveError> {
+    let missing = |what| missing(path, what);
+    let manifest = archive.blob(MANIFEST).ok_or_else(|| {
         missing(match archive.blob("index.json") {
             Some(_) => "manifest.json; it is an OCI layout, so use oci-archive: for it".into(),
             None => "manifest.json, so it is not what `docker save` writes".into(),
         })
     })?;
-    let listed: Vec<Listed> =
-        serde_json::from_slice(&read(&manifest, "manifest.json")?).map_err(|error| {
-            ArchiveError::Json {
-                path: path.to_owned(),
-                what: "manifest.json".into(),
-                reason: error.to_string(),
-            }
-        })?;
-    let image = choose(path, &listed, wanted)?;
+    let document = read(path, &manifest, MANIFEST, limits)?;
+    serde_json::from_slice(&document).map_err(|error| ArchiveError::Json {
+        path: path.to_owned(),
+        what: MANIFEST.into(),
+        reason: error.to_string(),
+    })
+}
 
+fn plan_one(
+    path: &Path,
+    archive: &Archive,
+    image: &Listed,
+    limits: &Limits,
+) -> Result<Plan, ArchiveError> {
+    let missing = |what| missing(path, what);
     let config = archive
         .blob(&image.config)
         .ok_or_else(|| missing(format!("`{}`", image.config)))?;
-    let raw_config = read(&config, &image.config)?;
+    let raw_config = read(path, &config, &image.config, limits)?;
     if let Some(expected) = named_digest(&image.config) {
         let actual = Digest::of(&raw_config);
         if actual != expected {
@@ -100,6 +138,7 @@ fn choose<'a>(
 ) -> Result<&'a Listed, ArchiveError> {
     let problem = match (wanted, listed) {
         (None, [only]) => return Ok(only),
+        (None, []) => "it holds no image".to_owned(),
         (None, _) => "it does not hold exactly one image, so name the one to use".to_owned(),
         (Some(wanted), _) => match listed.iter().find(|image| names(image).contains(wanted)) {
             Some(image) => return Ok(image),

@@ -21,8 +21,8 @@ use oci_spec::image::ImageConfiguration;
 pub use error::ArchiveError;
 
 pub(crate) use archive::Archive;
-pub(crate) use docker::plan as plan_docker;
-pub(crate) use oci::{Layout, plan as plan_oci};
+pub(crate) use docker::{is_docker, plan as plan_docker, plan_all as plan_all_docker};
+pub(crate) use oci::{Layout, plan as plan_oci, plan_all as plan_all_oci};
 
 use crate::{
     Digest, Limits, Name, PullEvent,

@@ -47,48 +47,86 @@ pub(crate) fn plan(
     platform: &Platform,
     limits: &Limits,
 ) -> Result<Plan, ArchiveError> {
-    let reader = Reader {
-        path,
-        layout,
-        limits,
-    };
-    let version: OciLayout = reader.document("oci-layout")?;
-    if !version.image_layout_version().starts_with("1.") {
-        let version = version.image_layout_version();
-        return Err(reader.json("oci-layout", format!("version `{version}` is not 1.x")));
-    }
-    let index: ImageIndex = reader.document("index.json")?;
-    let top = choose_name(path, index.manifests(), wanted)?;
-    let mut names: Vec<Name> = top
-        .iter()
-        .flat_map(|descriptor| full_names(descriptor))
-        .collect();
-    names.sort();
-    names.dedup();
+    let (reader, index) = Reader::open(path, layout, limits)?;
+    reader.plan(&choose_name(path, index.manifests(), wanted)?, platform)
+}
 
-    let mut manifests = Vec::new();
-    let mut descriptor = choose_platform(path, &top, platform)?.clone();
-    for _ in 0..MAX_DEPTH {
-        let digest = reader.digest(&descriptor)?;
-        let data = reader.verified(&descriptor)?;
-        manifests.push(digest);
-        let called = descriptor.media_type().to_string();
-        let kind = Kind::of(&data, &[&called])
-            .map_err(|reason| reader.json(&digest.to_string(), reason))?;
-        if kind == Kind::Manifest {
-            let manifest: ImageManifest = reader.parse(&digest.to_string(), &data)?;
-            let mut plan = reader.image(&manifest)?;
-            (plan.manifests, plan.names) = (manifests, names);
-            return Ok(plan);
-        }
-        let index: ImageIndex = reader.parse(&digest.to_string(), &data)?;
-        let all: Vec<_> = index.manifests().iter().collect();
-        descriptor = choose_platform(path, &all, platform)?.clone();
+/// Plans all images that are called something, for `platform`; the only one where none is. What has no name
+/// beside others that have one is what a tag meant before.
+pub(crate) fn plan_all(
+    path: &Path,
+    layout: &Layout,
+    platform: &Platform,
+    limits: &Limits,
+) -> Result<Vec<Plan>, ArchiveError> {
+    let (reader, index) = Reader::open(path, layout, limits)?;
+    let mut names: Vec<&str> = index.manifests().iter().filter_map(called).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() < 2 {
+        let only = choose_name(path, index.manifests(), None)?;
+        return Ok(vec![reader.plan(&only, platform)?]);
     }
-    Err(reader.json(
-        "index.json",
-        format!("more than {MAX_DEPTH} nested indexes"),
-    ))
+    let plan = |name: &str| {
+        let image = index.manifests().iter();
+        let image: Vec<_> = image.filter(|found| called(found) == Some(name)).collect();
+        reader.plan(&image, platform)
+    };
+    names.into_iter().map(plan).collect()
+}
+
+impl<'a> Reader<'a> {
+    /// Begins to read a layout, and reads its index.
+    fn open(
+        path: &'a Path,
+        layout: &'a Layout,
+        limits: &'a Limits,
+    ) -> Result<(Self, ImageIndex), ArchiveError> {
+        let reader = Self {
+            path,
+            layout,
+            limits,
+        };
+        let version: OciLayout = reader.document("oci-layout")?;
+        if !version.image_layout_version().starts_with("1.") {
+            let version = version.image_layout_version();
+            return Err(reader.json("oci-layout", format!("version `{version}` is not 1.x")));
+        }
+        let index = reader.document("index.json")?;
+        Ok((reader, index))
+    }
+
+    /// Plans the one image that `top` is, for `platform`.
+    fn plan(&self, top: &[&Descriptor], platform: &Platform) -> Result<Plan, ArchiveError> {
+        let names = top.iter().filter_map(|descriptor| full_name(descriptor));
+        let mut names: Vec<Name> = names.collect();
+        names.sort();
+        names.dedup();
+
+        let mut manifests = Vec::new();
+        let mut descriptor = choose_platform(self.path, top, platform)?.clone();
+        for _ in 0..MAX_DEPTH {
+            let digest = self.digest(&descriptor)?;
+            let data = self.verified(&descriptor)?;
+            manifests.push(digest);
+            let called = descriptor.media_type().to_string();
+            let kind = Kind::of(&data, &[&called])
+                .map_err(|reason| self.json(&digest.to_string(), reason))?;
+            if kind == Kind::Manifest {
+                let manifest: ImageManifest = self.parse(&digest.to_string(), &data)?;
+                let mut plan = self.image(&manifest)?;
+                (plan.manifests, plan.names) = (manifests, names);
+                return Ok(plan);
+            }
+            let index: ImageIndex = self.parse(&digest.to_string(), &data)?;
+            let all: Vec<_> = index.manifests().iter().collect();
+            descriptor = choose_platform(self.path, &all, platform)?.clone();
+        }
+        Err(self.json(
+            "index.json",
+            format!("more than {MAX_DEPTH} nested indexes"),
+        ))
+    }
 }
 
 impl Reader<'_> {
@@ -189,33 +227,44 @@ fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
         .map(String::as_str)
 }
 
-/// The whole names that annotations give; a bare tag names nothing outside its layout.
-fn full_names(descriptor: &Descriptor) -> Vec<Name> {
-    [CONTAINERD_NAME, REF_NAME]
-        .into_iter()
-        .filter_map(|key| annotation(descriptor, key))
-        .filter(|value| value.contains('/'))
-        .filter_map(|value| value.parse().ok())
-        .collect()
+/// What a manifest is called in its index: a whole name where it has one, else what may be a bare tag.
+fn called(descriptor: &Descriptor) -> Option<&str> {
+    annotation(descriptor, CONTAINERD_NAME).or_else(|| annotation(descriptor, REF_NAME))
 }
 
-/// The manifests that `wanted` means: those tagged so, or all that have one and the same tag.
+/// The whole name that annotations give. A bare tag (`1.0`), as umoci and buildah write it, names nothing outside
+/// its layout; `web:1`, as skopeo writes it, is what it is for Docker. A tag has neither `:` nor `/`
+/// (distribution-spec, "Pulling manifests").
+fn full_name(descriptor: &Descriptor) -> Option<Name> {
+    let whole = |value: &str| match value.contains(['/', ':']) {
+        true => value.parse().ok(),
+        false => None,
+    };
+    let by = |key| annotation(descriptor, key).and_then(whole);
+    by(CONTAINERD_NAME).or_else(|| by(REF_NAME))
+}
+
+/// The manifests that `wanted` means: those that are called so, or all where they are one image.
 fn choose_name<'a>(
     path: &Path,
     manifests: &'a [Descriptor],
     wanted: Option<&str>,
 ) -> Result<Vec<&'a Descriptor>, ArchiveError> {
-    let mut found: Vec<String> = manifests
-        .iter()
-        .filter_map(|descriptor| annotation(descriptor, REF_NAME).map(str::to_owned))
-        .collect();
+    let found = manifests.iter().filter_map(called);
+    let mut found: Vec<String> = found.map(str::to_owned).collect();
     found.sort();
     found.dedup();
+    let is_one = || {
+        let first = manifests.first().map(Descriptor::digest);
+        found.len() < 2 || manifests.iter().all(|other| Some(other.digest()) == first)
+    };
     let problem = match wanted {
         Some(wanted) => {
+            let name = wanted.parse::<Name>().ok();
             let called = |descriptor: &&Descriptor| {
                 annotation(descriptor, REF_NAME) == Some(wanted)
                     || annotation(descriptor, CONTAINERD_NAME) == Some(wanted)
+                    || name.is_some() && full_name(descriptor) == name
             };
             let chosen: Vec<_> = manifests.iter().filter(called).collect();
             if !chosen.is_empty() {
@@ -224,8 +273,8 @@ fn choose_name<'a>(
             format!("no image in it is tagged `{wanted}`")
         }
         None if manifests.is_empty() => "it holds no image".to_owned(),
-        None if found.len() > 1 => "it holds several images, so name the one to use".to_owned(),
-        None => return Ok(manifests.iter().collect()),
+        None if is_one() => return Ok(manifests.iter().collect()),
+        None => "it holds several images, so name the one to use".to_owned(),
     };
     Err(ArchiveError::Choice {
         path: path.to_owned(),
@@ -264,7 +313,10 @@ pub(super) fn choose_platform<'a>(
             found: manifests
                 .iter()
                 .filter_map(|d| d.platform().as_ref())
-                .map(|p| format!("{}/{}", p.os(), p.architecture()))
+                .map(|p| match p.variant() {
+                    Some(variant) => format!("{}/{}/{variant}", p.os(), p.architecture()),
+                    None => format!("{}/{}", p.os(), p.architecture()),
+                })
                 .collect(),
         }),
         _ => Err(ArchiveError::Choice {

@@ -20,6 +20,8 @@ struct Shared {
     held: Mutex<BTreeSet<Digest>>,
     /// Layers that are read, and by how many.
     pinned: Mutex<BTreeMap<Digest, usize>>,
+    /// Images that are about to be used, and for whom, as often as they asked.
+    users: Mutex<BTreeMap<Digest, Vec<String>>>,
     /// Something was released, or somebody who waits was cancelled.
     changed: Condvar,
 }
@@ -39,14 +41,53 @@ pub(super) struct Pin<'a> {
     keys: BTreeSet<Digest>,
 }
 
+/// Keeps an image in the store for somebody who is about to make a snapshot of it, until it is
+/// dropped: [`Store::prune`](super::Store::prune) leaves it out, and
+/// [`Store::remove`](super::Store::remove) refuses, or, by force, leaves its layers. Of this process
+/// only: after a restart whoever had one asks for the image again.
+#[derive(Debug)]
+#[must_use = "the image can be removed as soon as this is dropped"]
+pub struct ImagePin {
+    shared: Arc<Shared>,
+    /// Without one, only the layers stay.
+    user: Option<String>,
+    image: Digest,
+    layers: BTreeSet<Digest>,
+}
+
 impl Claims {
+    /// Pins an image and its layers for `user`, which is the key of the snapshot to come; without a
+    /// user only the layers. The caller holds the store's state and has seen the image in it, or is
+    /// about to bring it there.
+    pub(super) fn pin_image(
+        &self,
+        user: Option<&str>,
+        image: Digest,
+        layers: BTreeSet<Digest>,
+    ) -> ImagePin {
+        self.0.pin(&layers);
+        let user = user.map(str::to_owned);
+        if let Some(user) = &user {
+            let mut users = self.0.users();
+            users.entry(image).or_default().push(user.clone());
+        }
+        ImagePin {
+            shared: Arc::clone(&self.0),
+            user,
+            image,
+            layers,
+        }
+    }
+
+    /// For whom an image is pinned.
+    pub(super) fn users(&self, image: &Digest) -> Vec<String> {
+        self.0.users().get(image).cloned().unwrap_or_default()
+    }
+
     /// Pins layers. Whoever removes layers looks at pins while it holds the store's state, so the
     /// caller must hold that too, and have seen the layers in it.
     pub(super) fn pin(&self, keys: BTreeSet<Digest>) -> Pin<'_> {
-        let mut pinned = self.0.pinned();
-        for key in &keys {
-            *pinned.entry(*key).or_default() += 1;
-        }
+        self.0.pin(&keys);
         Pin { claims: self, keys }
     }
 
@@ -104,6 +145,29 @@ impl Claims {
 }
 
 impl Shared {
+    fn pin(&self, keys: &BTreeSet<Digest>) {
+        let mut pinned = self.pinned();
+        for key in keys {
+            *pinned.entry(*key).or_default() += 1;
+        }
+    }
+
+    fn unpin(&self, keys: &BTreeSet<Digest>) {
+        let mut pinned = self.pinned();
+        for key in keys {
+            if let Some(count) = pinned.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    pinned.remove(key);
+                }
+            }
+        }
+    }
+
+    fn users(&self) -> MutexGuard<'_, BTreeMap<Digest, Vec<String>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn pinned(&self) -> MutexGuard<'_, BTreeMap<Digest, usize>> {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,15 +196,25 @@ impl Drop for Claim<'_> {
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
-        let mut pinned = self.claims.0.pinned();
-        for key in &self.keys {
-            if let Some(count) = pinned.get_mut(key) {
-                *count -= 1;
-                if *count == 0 {
-                    pinned.remove(key);
-                }
+        self.claims.0.unpin(&self.keys);
+    }
+}
+
+impl Drop for ImagePin {
+    fn drop(&mut self) {
+        let mut users = self.shared.users();
+        if let Some(user) = &self.user
+            && let Some(of) = users.get_mut(&self.image)
+        {
+            if let Some(at) = of.iter().position(|other| other == user) {
+                of.swap_remove(at);
+            }
+            if of.is_empty() {
+                users.remove(&self.image);
             }
         }
+        drop(users);
+        self.shared.unpin(&self.layers);
     }
 }
 
@@ -191,6 +265,27 @@ mod tests {
         assert!(claims.pins(&one) && claims.pins(&other));
         drop(second);
         assert!(!claims.pins(&one) && !claims.pins(&other));
+    }
+
+    #[test]
+    fn an_image_is_pinned_as_often_as_somebody_asked() {
+        let claims = Claims::default();
+        let (image, layer) = (Digest::of("image"), Digest::of("layer"));
+        let pins = ["a", "b", "a"].map(|user| claims.pin_image(Some(user), image, [layer].into()));
+        assert_eq!(claims.users(&image), ["a", "b", "a"]);
+        let [first, second, third] = pins;
+        drop(first);
+        let mut left = claims.users(&image);
+        left.sort();
+        assert_eq!(left, ["a", "b"]);
+        drop(second);
+        assert_eq!(claims.users(&image), ["a"]);
+        let nobodys = claims.pin_image(None, image, [layer].into());
+        drop(third);
+        assert!(claims.users(&image).is_empty() && claims.pins(&layer));
+        drop(nobodys);
+        assert!(claims.users(&image).is_empty() && !claims.pins(&layer));
+        assert!(claims.0.users().is_empty(), "nothing is kept of them");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Stored {
     pub bytes: u64,
     /// When it was last pulled, or a snapshot of it made or removed.
     pub used: SystemTime,
-    /// Keys of its snapshots.
+    /// Keys of its snapshots, and of those that are about to be made.
     pub snapshots: Vec<String>,
     /// The configuration, byte for byte.
     pub raw_config: String,
@@ -42,13 +42,13 @@ pub struct Removed {
 pub struct Usage {
     /// Images.
     pub images: usize,
-    /// Images that have snapshots.
+    /// Images that have snapshots, or are about to.
     pub images_in_use: usize,
     /// Layers.
     pub layers: usize,
     /// Bytes of all layers, decompressed.
     pub layer_bytes: u64,
-    /// Bytes of the layers that no snapshot needs, decompressed.
+    /// Bytes of the layers that no snapshot needs and nobody reads, decompressed.
     pub reclaimable_bytes: u64,
     /// Snapshots.
     pub snapshots: usize,
@@ -120,9 +120,19 @@ impl Store {
             image: image(state, record)?,
             bytes: layers.map(|layer| layer.bytes).sum(),
             used,
-            snapshots: users(state, id),
+            snapshots: self.users(state, id),
             raw_config: record.config.clone(),
         })
+    }
+
+    /// Keys of the snapshots that an image has, and of those that it is pinned for.
+    fn users(&self, state: &State, id: &Digest) -> Vec<String> {
+        let snapshots = state.snapshots.values();
+        let keys = snapshots
+            .filter(|snapshot| snapshot.image() == id)
+            .map(|snapshot| snapshot.key().to_owned());
+        let users: BTreeSet<_> = keys.chain(self.claims.users(id)).collect();
+        users.into_iter().collect()
     }
 
     /// Notes that an image is used. Its record's time of change tells that, which costs no write that
@@ -137,8 +147,8 @@ impl Store {
 
     /// Removes a name; with its last name the image, and the layers that nothing else needs.
     ///
-    /// By its id an image goes with its only name. Where it has several, or snapshots, it goes only
-    /// by `force`; what its snapshots need stays until they go.
+    /// By its id an image goes with its only name. Where it has several, or snapshots, or is pinned
+    /// for one, it goes only by `force`; what its snapshots and pins need stays until they go.
     ///
     /// # Errors
     /// [`ImageError::NotFound`], [`ImageError::InUse`], [`StoreError::Io`].
@@ -167,7 +177,7 @@ impl Store {
                 let tags = tags.iter().map(ToString::to_string).collect();
                 return Err(in_use(tags, "names"));
             }
-            let users = users(&state, &id);
+            let users = self.users(&state, &id);
             if !force && !users.is_empty() {
                 return Err(in_use(users, "tasks"));
             }
@@ -179,8 +189,8 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes images that no snapshot needs and nobody has used for `unused_for`: those without a
-    /// name, or `all`; then layers and downloads that belong to nothing. What is being loaded or
+    /// Removes images that no snapshot needs, that are pinned for none, and that nobody has used for
+    /// `unused_for`: those without a name, or `all`; then layers and downloads that belong to nothing. What is being loaded or
     /// pulled is not touched.
     ///
     /// # Errors
@@ -266,8 +276,8 @@ impl Store {
             let unneeded = state
                 .layers
                 .values()
-                .filter(|l| !needed.contains(&l.chain_id));
-            let in_use = |id: &&Digest| !users(&state, id).is_empty();
+                .filter(|l| !needed.contains(&l.chain_id) && !self.claims.pins(&l.chain_id));
+            let in_use = |id: &&Digest| !self.users(&state, id).is_empty();
             let usage = Usage {
                 images: state.images.len(),
                 images_in_use: state.images.keys().filter(in_use).count(),
@@ -290,15 +300,6 @@ impl Store {
 /// Whether somebody gave an image this name. One with a digest only says where it came from.
 fn is_tag(name: &Name) -> bool {
     name.digest().is_none()
-}
-
-/// Keys of the snapshots that an image has.
-fn users(state: &State, id: &Digest) -> Vec<String> {
-    let snapshots = state.snapshots.values();
-    snapshots
-        .filter(|snapshot| snapshot.image() == id)
-        .map(|snapshot| snapshot.key().to_owned())
-        .collect()
 }
 
 /// What a tree takes on disk. Tasks change it meanwhile, so what cannot be read is nothing.

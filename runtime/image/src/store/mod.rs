@@ -1,5 +1,6 @@
 //! The store on disk.
 
+mod archive;
 mod claims;
 mod disk;
 mod import;
@@ -22,6 +23,7 @@ use std::{
 
 use oci_spec::image::{ImageConfiguration, ImageConfigurationBuilder};
 
+pub use claims::ImagePin;
 pub use import::Import;
 pub use manage::{Removed, Stored, Usage};
 pub use snapshot::{OverlayMount, Snapshot, SnapshotRoot};
@@ -172,6 +174,40 @@ impl Store {
             | Reference::OciArchive { .. }
             | Reference::OciLayout { .. } => self.load(reference),
         }
+    }
+
+    /// [`Store::resolve`] for `user`, the key of a snapshot to come: until the pin is dropped, nobody
+    /// takes the image away.
+    ///
+    /// # Errors
+    /// As for [`Store::resolve`].
+    pub fn resolve_for(
+        &self,
+        user: &str,
+        reference: &Reference,
+    ) -> Result<(Image, ImagePin), ImageError> {
+        loop {
+            let image = self.resolve(reference)?;
+            let state = self.state();
+            let is_here = match image.rootfs {
+                RootFs::Layers(_) => state.images.contains_key(&image.id),
+                RootFs::Directory(_) => true,
+            };
+            // Else it was taken away just now: it is loaded again, or there is none.
+            if is_here {
+                let pin = self.pin(&state, Some(user), &image);
+                return Ok((image, pin));
+            }
+        }
+    }
+
+    /// Pins an image that is in the state.
+    fn pin(&self, _: &State, user: Option<&str>, image: &Image) -> ImagePin {
+        let layers = match &image.rootfs {
+            RootFs::Layers(layers) => layers.iter().copied().collect(),
+            RootFs::Directory(_) => BTreeSet::new(),
+        };
+        self.claims.pin_image(user, image.id, layers)
     }
 
     /// All images, by id.

@@ -1,13 +1,16 @@
 //! Pulling images from registries.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Store, load::claim_of};
+use super::{ImagePin, Store, load::claim_of, record_of};
 use crate::{
     Digest, Image, ImageError, Name, PullEvent, PullOptions, Reference, RegistryError,
     download::Downloads,
     registry::Repository,
-    source::registry::{self as source, Found},
+    source::{
+        Plan,
+        registry::{self as source, Found},
+    },
 };
 
 impl Store {
@@ -22,6 +25,29 @@ impl Store {
     /// [`ImageError::Archive`] for what it gives that is no good. Nothing of it can be seen in the
     /// store then; what was downloaded is kept, and the next pull goes on there.
     pub fn pull(&self, name: &Name, options: &PullOptions) -> Result<Image, ImageError> {
+        self.get(None, name, options).map(|(image, _)| image)
+    }
+
+    /// [`Store::pull`] for `user`, the key of a snapshot to come: until the pin is dropped, nobody
+    /// takes the image away.
+    ///
+    /// # Errors
+    /// As for [`Store::pull`]; nothing is pinned then.
+    pub fn pull_for(
+        &self,
+        user: &str,
+        name: &Name,
+        options: &PullOptions,
+    ) -> Result<(Image, ImagePin), ImageError> {
+        self.get(Some(user), name, options)
+    }
+
+    fn get(
+        &self,
+        user: Option<&str>,
+        name: &Name,
+        options: &PullOptions,
+    ) -> Result<(Image, ImagePin), ImageError> {
         let reference = Reference::Named(name.clone());
         let cancelled = || ImageError::pull(name, RegistryError::Cancelled);
         let _alone = self
@@ -29,10 +55,10 @@ impl Store {
             .take_unless_cancelled([claim_of(&reference)], &options.cancel)
             .ok_or_else(cancelled)?;
         if name.digest().is_some()
-            && let Ok(image) = self.named(name)
+            && let Ok(here) = self.here(user, name)
         {
-            self.note_use(&image.id);
-            return Ok(image);
+            self.note_use(&here.0.id);
+            return Ok(here);
         }
         let registries = self.options.registries.clone();
         let (wanted, own) = (name.clone(), options.clone());
@@ -49,7 +75,7 @@ impl Store {
         };
         let found = match source::find(&repository, name, platform, limits, attempts) {
             Err(ImageError::Pull { source, .. }) if options.or_here && source.is_no_answer() => {
-                let here = self.named(name);
+                let here = self.here(user, name);
                 let here = here.map_err(|_| ImageError::pull(name, source.clone()))?;
                 tracing::warn!(%name, error = %source, "the image that is here is used");
                 return Ok(here);
@@ -60,7 +86,7 @@ impl Store {
             name: name.clone(),
             digest: found.digest(),
         });
-        if let Some(image) = self.known(&found, name)? {
+        if let Some(image) = self.known(user, &found, name)? {
             return Ok(image);
         }
         let place = |digest: &Digest| self.disk.blobs().join(digest.hex());
@@ -74,18 +100,36 @@ impl Store {
             cancel: options.cancel.clone(),
             progress: options.progress.clone(),
         });
-        match self.install(&reference, &plan) {
+        // Before it can be seen, so that there is no moment to take it away in.
+        let pin = self.claims.pin_image(user, plan.id, layers_of(&plan));
+        let image = match self.install(&reference, &plan) {
             // What an earlier download left can be damaged, by a loss of power for example, and so
             // can a mirror's copy. What was downloaded is gone now.
             Err(ImageError::Layer { .. }) if repository.leave_mirrors() || resumed => {
                 self.install(&reference, &plan)
             }
             outcome => outcome,
-        }
+        }?;
+        Ok((image, pin))
+    }
+
+    /// The image that has the name here.
+    fn here(&self, user: Option<&str>, name: &Name) -> Result<(Image, ImagePin), ImageError> {
+        let state = self.state();
+        let record = record_of(&state, name);
+        let record = record.ok_or_else(|| ImageError::NotFound(name.to_string()))?;
+        let image = super::image(&state, record)?;
+        let pin = self.pin(&state, user, &image);
+        Ok((image, pin))
     }
 
     /// The image that was found, if it is here already.
-    fn known(&self, found: &Found, name: &Name) -> Result<Option<Image>, ImageError> {
+    fn known(
+        &self,
+        user: Option<&str>,
+        found: &Found,
+        name: &Name,
+    ) -> Result<Option<(Image, ImagePin)>, ImageError> {
         let id = found.id(name)?;
         let mut state = self.state();
         let Some(record) = state.images.get(&id) else {
@@ -94,7 +138,19 @@ impl Store {
         self.note_use(&id);
         let mut record = record.clone();
         record.manifests.clone_from(&found.manifests);
-        self.keep(&mut state, record, std::slice::from_ref(name))
-            .map(Some)
+        let image = self.keep(&mut state, record, std::slice::from_ref(name))?;
+        let pin = self.pin(&state, user, &image);
+        Ok(Some((image, pin)))
     }
+}
+
+/// Chain ids of a planned image's layers.
+fn layers_of(plan: &Plan) -> BTreeSet<Digest> {
+    let mut below = None;
+    let chain = plan.layers.iter().map(|layer| {
+        let id = Digest::chain(below.as_ref(), &layer.expected.diff_id);
+        below = Some(id);
+        id
+    });
+    chain.collect()
 }

@@ -47,6 +47,50 @@ fn everything_that_umoci_unpacks_is_there() {
     bed.is_clean(2, 0);
 }
 
+/// A base and what was built on it, pushed by buildah.
+#[test]
+fn what_buildah_builds_is_there() {
+    let bed = Bed::new("buildah");
+    let registry = bed.registry();
+    let folder = bed.path("");
+    let folder = folder.display();
+    sh(&format!(
+        "cd {folder}
+         buildah() {{
+             command buildah --root {folder}/storage --runroot {folder}/run --storage-driver vfs \"$@\"
+         }}
+         mkdir -p t/etc t/bin; echo 1 > t/etc/su; chmod 4755 t/etc/su; ln t/etc/su t/etc/too
+         echo 2 > t/bin/gone; mkfifo t/fifo; ln -s ../etc/su t/bin/link
+         base=$(buildah from scratch); buildah add -q $base t /
+         buildah config --cmd /bin/sh --user 7 --label tier=web --env MODE=test $base
+         buildah commit -q --rm $base base
+         more=$(buildah from base); root=$(buildah mount $more)
+         rm $root/bin/gone $root/fifo; ln $root/etc/su $root/etc/three; mkdir $root/new
+         buildah umount $more; buildah config --workingdir /new $more
+         buildah commit -q --rm $more more
+         for format in oci v2s2; do
+             buildah push -q --tls-verify=false --format $format more docker://{REGISTRY}/by/$format
+         done
+         skopeo copy -q --src-tls-verify=false docker://{REGISTRY}/by/oci oci:back:v1
+         umoci unpack --image back:v1 bundle"
+    ));
+    let store = bed.store();
+    for format in ["oci", "v2s2"] {
+        let image = pull(&store, &registry.name(&format!("by/{format}"))).expect(format);
+        assert_eq!(
+            (image.user(), image.working_dir()),
+            (Some("7"), Some("/new"))
+        );
+        assert_eq!(image.cmd(), ["/bin/sh"]);
+        assert!(image.env().iter().any(|pair| pair == "MODE=test"));
+        assert!(image.labels().contains(&("tier", "web")));
+        let expected = listing(&bed.path("bundle/rootfs"), false);
+        assert!(expected.contains("same as") && expected.contains("three"));
+        same(&seen(&bed, &store, &image), &expected);
+    }
+    bed.is_clean(2, 0);
+}
+
 #[test]
 fn every_form_and_compression_is_the_same_image() {
     let bed = Bed::new("forms");

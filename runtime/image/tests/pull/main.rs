@@ -16,6 +16,10 @@ mod line;
 mod login;
 mod made;
 mod mirrors;
+mod pinned;
+mod proxies;
+#[path = "../common/taking.rs"]
+mod taking;
 mod tls;
 mod together;
 mod token;

@@ -4,7 +4,11 @@
 mod common;
 mod crash;
 mod loading;
+mod pinned;
+mod several;
 mod snapshots;
+#[path = "../common/taking.rs"]
+mod taking;
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
