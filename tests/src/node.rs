@@ -28,6 +28,7 @@ pub struct Node {
     pub(crate) cgroup: String,
     /// How often the daemon compares with the kernel; `None`: as it does by default.
     interval: Option<&'static str>,
+    arguments: Vec<String>,
     daemon: Option<Child>,
 }
 
@@ -52,6 +53,7 @@ impl Node {
             v6,
             cgroup,
             interval: None,
+            arguments: Vec::new(),
             daemon: None,
         }
     }
@@ -89,16 +91,27 @@ impl Node {
             .args(["--run-dir".as_ref(), self.run_dir().as_os_str()])
             .args(["--resolv-conf".as_ref(), self.resolv_conf().as_os_str()])
             .args(["--cgroup-parent", &self.cgroup])
-            .args(["--log", "info,netdp=debug,executor=debug"])
+            .args([
+                "--log",
+                "info,netdp=debug,executor=debug,image=debug,ureq=debug",
+            ])
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         if let Some(interval) = self.interval {
             command.args(["--reconcile-interval", interval]);
         }
+        command.args(&self.arguments);
         if let Ok(engine) = std::env::var("FAIRLEAD_TEST_ENGINE") {
             command.args(["--engine", &engine]);
         }
         command
+    }
+
+    /// Further arguments of every daemon that is started from now on.
+    pub fn with_arguments(&mut self, arguments: &[&str]) -> &mut Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned());
+        self.arguments.extend(arguments);
+        self
     }
 
     /// Starts the daemon, and waits until it answers.

@@ -9,7 +9,7 @@ use crate::format::quantity::parse_duration;
 mod image;
 mod ipvs;
 
-pub use image::{ImageCommand, ImportArgs, PullArgs, SaveArgs};
+pub use image::{ImageCommand, ImportArgs, LoadArgs, PullArgs, SaveArgs};
 pub use ipvs::{IpvsColumns, IpvsCommand, IpvsLsArgs, IpvsPlace, IpvsRestoreArgs, IpvsService};
 
 /// The command line of a Fairlead node.

@@ -1,41 +1,11 @@
 //! Images of registries: a task names one, and the node gets it.
 
 use std::fs;
-use std::path::Path;
 
-use fairlead_tests::{Background, Cluster, try_sh, wait_for};
+use fairlead_tests::Cluster;
 use serde_json::{Value, json};
 
-const REGISTRY: &str = "127.0.0.1:5000";
-
-/// A registry in the node's own namespace, and the test's image in it.
-fn registry(cluster: &Cluster) -> Background {
-    let (node, dir) = (cluster.node(1), cluster.dir());
-    let config = dir.join("registry.yaml");
-    let text = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-         http: {{addr: \"{REGISTRY}\"}}\n",
-        dir.join("registry").display()
-    );
-    fs::write(&config, text).expect("the registry's configuration");
-    let config = config.to_str().expect("UTF-8");
-    let serve = ["docker-registry", "serve", config];
-    let registry = Background::start(&node.netns, &dir.join("registry.log"), &serve);
-    let archive = cluster.archive();
-    wait_for("the registry takes the image", || {
-        push(cluster, &archive, "web:1")
-    });
-    registry
-}
-
-fn push(cluster: &Cluster, archive: &Path, name: &str) -> Result<String, String> {
-    try_sh(&format!(
-        "nsenter --net={} skopeo --insecure-policy copy -q --dest-tls-verify=false \
-         docker-archive:{} docker://{REGISTRY}/{name} 2>&1",
-        cluster.node(1).netns.display(),
-        archive.display()
-    ))
-}
+use crate::registry::{REGISTRY, Registry};
 
 fn names(images: &Value) -> Vec<String> {
     let images = images.as_array().expect("a list");
@@ -50,7 +20,7 @@ fn names(images: &Value) -> Vec<String> {
 #[test]
 fn a_task_brings_its_image_and_keeps_it() {
     let mut cluster = Cluster::new("pull", 1);
-    let served = registry(&cluster);
+    let mut served = Registry::new(&cluster);
     let image = format!("{REGISTRY}/web:1");
     cluster.task("t", 1).set("/container/image", json!(image));
     cluster.deploy();
@@ -99,7 +69,7 @@ fn a_task_brings_its_image_and_keeps_it() {
 #[test]
 fn an_image_that_is_not_there_rejects_the_task_with_the_reason() {
     let mut cluster = Cluster::new("nopull", 1);
-    let _served = registry(&cluster);
+    let _served = Registry::new(&cluster);
     let missing = format!("{REGISTRY}/nothing:1");
     cluster.task("t", 1).set("/container/image", json!(missing));
     cluster.apply(&[]).expect("the assignment is good");
@@ -115,7 +85,7 @@ fn an_image_that_is_not_there_rejects_the_task_with_the_reason() {
 #[test]
 fn people_pull_and_remove_images() {
     let cluster = Cluster::new("imagecli", 1);
-    let _served = registry(&cluster);
+    let _served = Registry::new(&cluster);
     let node = cluster.node(1);
     let pulled = node.run(&["image", "pull", &format!("{REGISTRY}/web:1")]);
     let said = String::from_utf8_lossy(&pulled.stderr).into_owned();

@@ -278,6 +278,121 @@ fn who_goes_away_in_the_middle_leaves_nothing() {
     cluster.node_mut(1).start();
 }
 
+#[test]
+fn archives_come_on_standard_input_and_whoever_goes_away_leaves_nothing() {
+    let mut cluster = Cluster::new("imagestdin", 2);
+    let folder = folder(&cluster);
+    let archive = big_root(&cluster, &folder);
+    let first = cluster.node(1);
+    for name in ["web:1", "team/app:2"] {
+        // Two images of one layer.
+        first
+            .fairlead(&[
+                "image",
+                "import",
+                "-c",
+                &format!("LABEL is={name}"),
+                text(&archive),
+                name,
+            ])
+            .expect("imported");
+    }
+    let saved = folder.join("saved.tar");
+    let save = ["image", "save", "web:1", "team/app:2", "-o", text(&saved)];
+    first.fairlead(&save).expect("saved");
+    let tmp = store(cluster.node(2)).join("tmp");
+    let load = |node: &Node, arguments: &[&str]| {
+        let mut load = node.cli(&[&["image", "load"], arguments].concat());
+        load.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        load.spawn().expect("it runs")
+    };
+    let send = |load: &mut Child, bytes: u64| {
+        let mut input = load.stdin.take().expect("its input");
+        let mut file = File::open(&saved).expect("the archive");
+        std::io::copy(&mut Read::take(&mut file, bytes), &mut input).expect("sent");
+        input
+    };
+    let given_up = || {
+        wait_for("the load to be given up", || match names(&tmp) {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        });
+    };
+
+    // Half an archive and an end; then silence, and the end of who sends it; then that of the daemon.
+    let node = cluster.node(2);
+    let mut half = load(node, &["-"]);
+    drop(send(&mut half, 30_000_000));
+    let refused = half.wait_with_output().expect("its end");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("truncated"),
+        "{said}"
+    );
+    given_up();
+    for signal in ["KILL", "TERM"] {
+        let mut half = load(node, &[]);
+        let input = send(&mut half, 30_000_000);
+        wait_for("the load to begin", || match names(&tmp).is_empty() {
+            true => Err("no work in progress".to_owned()),
+            false => Ok(()),
+        });
+        sh(&format!("kill -{signal} {}", half.id()));
+        ended(&mut half);
+        given_up();
+        drop(input);
+    }
+    let mut half = load(node, &[]);
+    let input = send(&mut half, 30_000_000);
+    cluster.node_mut(2).stop(Signal::SIGKILL);
+    ended(&mut half);
+    drop(input);
+    assert_eq!(names(&tmp).len(), 1, "it was spooled");
+    cluster.node_mut(2).start();
+    assert!(names(&tmp).is_empty(), "{:?}", names(&tmp));
+    let node = cluster.node(2);
+    assert_eq!(node.json(&["image", "ls"]), json!([]));
+    assert!(names(&store(node).join("l")).is_empty());
+
+    // All of it, by a pipe, and by a file that only the command line reads.
+    let expected = json!([["docker.io/library/web:1"], ["docker.io/team/app:2"]]);
+    for arguments in [&["-"][..], &["-i", text(&saved)]] {
+        let mut whole = load(node, arguments);
+        if arguments == ["-"] {
+            drop(send(&mut whole, u64::MAX));
+        }
+        let done = whole.wait_with_output().expect("its end");
+        let (out, said) = (&done.stdout, String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{said}");
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 2);
+        assert!(
+            said.contains("loaded web:1") && said.contains("loaded team/app:2"),
+            "{said}"
+        );
+        let images = node.json(&["image", "ls"]);
+        let found: Vec<_> = images
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|image| &image["names"])
+            .collect();
+        assert_eq!(found.len(), 2);
+        assert!(
+            expected
+                .as_array()
+                .expect("names")
+                .iter()
+                .all(|name| found.contains(&name)),
+            "{found:?}"
+        );
+        node.fairlead(&["image", "rm", "web:1", "team/app:2"])
+            .expect("removed");
+    }
+    assert!(names(&tmp).is_empty());
+}
+
 /// A save that has begun with its file, of a daemon that is stopped.
 fn waiting(node: &Node, folder: &Path, out: &Path) -> Child {
     sh(&format!("kill -STOP {}", node.daemon_pid()));

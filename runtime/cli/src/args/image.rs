@@ -13,12 +13,8 @@ pub enum ImageCommand {
     Ls(ListArgs),
     /// Get one from its registry
     Pull(PullArgs),
-    /// Load an archive or a layout that is on the node
-    Load {
-        /// `docker-archive:/PATH[:NAME]`, `oci-archive:/PATH[:TAG]` or `oci:/DIR[:TAG]`; a path alone
-        /// is a docker-archive
-        archive: String,
-    },
+    /// Load the images of an archive
+    Load(LoadArgs),
     /// Save images as an archive that `docker load` and `image load` take
     Save(SaveArgs),
     /// Make an image of an archive of a root file system
@@ -48,6 +44,19 @@ pub enum ImageCommand {
     },
     /// Show what they take on the disk
     Df,
+}
+
+/// Arguments of `image load`.
+#[derive(Args, Debug)]
+pub struct LoadArgs {
+    /// An archive or a layout on the node: `docker-archive:/PATH[:NAME]`, `oci-archive:/PATH[:TAG]` or
+    /// `oci:/DIR[:TAG]`; a path alone is a docker-archive. All its images are loaded, or the one that is
+    /// chosen. Without it, or with `-`: what comes on standard input, of either kind
+    #[arg(value_name = "ARCHIVE|-")]
+    pub archive: Option<String>,
+    /// An archive of either kind that is read here and sent to the node; `-` is standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "archive")]
+    pub input: Option<PathBuf>,
 }
 
 /// Arguments of `image save`.

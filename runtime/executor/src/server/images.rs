@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use fairlead_api::v1::images_server::Images;
 use fairlead_api::v1::{self, import_image_request::Part, pull_image_response::Event};
 use image::{
-    ImageError, Import, Name, PlatformError, PullEvent, PullOptions, Reference, RegistryError,
-    SaveError, Stored,
+    Image, ImageError, Import, Name, PlatformError, PullEvent, PullOptions, Reference,
+    RegistryError, SaveError, Stored,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -87,14 +87,26 @@ impl Images for Service {
             let reason = "docker-archive:/PATH, oci-archive:/PATH or oci:/DIR is loaded";
             return Err(invalid("reference", reason));
         }
-        let image = self
-            .work(move |images| {
-                let image = images.resolve(&reference)?;
-                images.find(&image.id.to_string())
-            })
+        let images = self
+            .work(move |images| stored(images, images.load_all(&reference)?))
             .await?;
-        let image = Some(message(image));
-        Ok(Response::new(v1::LoadImageResponse { image }))
+        let images = images.into_iter().map(message).collect();
+        Ok(Response::new(v1::LoadImageResponse { images }))
+    }
+
+    async fn load_archive(
+        &self,
+        request: Request<tonic::Streaming<v1::LoadArchiveRequest>>,
+    ) -> Result<Response<v1::LoadArchiveResponse>, Status> {
+        let requests = request.into_inner();
+        let _turn = self.transfer().await?;
+        let (archive, sending) = Incoming::new();
+        let work = self.work(move |images| stored(images, images.load_stream(archive)?));
+        let sending = sending.send_all(requests, |request| Ok(request.piece));
+        // Once one has failed, the other is not waited for.
+        let (images, ()) = tokio::try_join!(work, sending)?;
+        let images = images.into_iter().map(message).collect();
+        Ok(Response::new(v1::LoadArchiveResponse { images }))
     }
 
     type SaveImagesStream = Streaming<v1::SaveImagesResponse>;
@@ -283,6 +295,16 @@ fn message(stored: Stored) -> v1::Image {
         used: u64::try_from(used.as_nanos()).unwrap_or(u64::MAX),
         tasks: stored.snapshots,
     }
+}
+
+/// What the store knows of images that were loaded just now. One that somebody has removed since is left out.
+fn stored(images: &image::Store, loaded: Vec<Image>) -> Result<Vec<Stored>, ImageError> {
+    let found = loaded
+        .iter()
+        .map(|image| images.find(&image.id.to_string()));
+    found
+        .filter(|found| !matches!(found, Err(ImageError::NotFound(_))))
+        .collect()
 }
 
 fn import_of(options: v1::ImportOptions) -> Result<Import, Status> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use container::Rootfs;
 use image::{
-    Credentials, Image, ImageError, Name, PullOptions, Reference, RegistryError, SnapshotRoot,
+    Credentials, Image, ImageError, ImagePin, Name, PullOptions, Reference, RegistryError,
+    SnapshotRoot,
 };
 
 use super::{Follower, StepError, blocking};
@@ -22,10 +23,10 @@ impl Follower {
         let (images, id) = (Arc::clone(&self.node.images), self.id.clone());
         let known =
             blocking(move || images.snapshot_of(&id).map_err(|e| StepError::of(&e))).await?;
-        let image = match known {
-            Some((_, Some(image))) => image,
+        let (image, pin) = match known {
+            Some((_, Some(image))) => (image, None),
             _ => match self.image(local).await? {
-                Some(image) => image,
+                Some((image, pin)) => (image, Some(pin)),
                 None => return Ok(None),
             },
         };
@@ -37,7 +38,9 @@ impl Follower {
         blocking(move || {
             let snapshot = images
                 .snapshot_within(&image, &id, limit)
-                .map_err(|e| no_snapshot(&e))?;
+                .map_err(|e| StepError::of(&e))?;
+            // From here on the snapshot keeps what it needs.
+            drop(pin);
             let rootfs = match snapshot.root().clone() {
                 SnapshotRoot::Overlay(overlay) => Rootfs::Overlay {
                     lower: overlay.lower,
@@ -51,15 +54,16 @@ impl Follower {
         .await
     }
 
-    async fn image(&mut self, local: &Local) -> Result<Option<Image>, StepError> {
+    /// The image, pinned for the task's root file system.
+    async fn image(&mut self, local: &Local) -> Result<Option<(Image, ImagePin)>, StepError> {
         let container = local.def.container();
         let reference: Reference = container
             .image
             .parse()
             .map_err(|e: image::ReferenceError| StepError::of(&e))?;
-        let images = Arc::clone(&self.node.images);
+        let (images, id) = (Arc::clone(&self.node.images), self.id.clone());
         let lookup = reference.clone();
-        let here = blocking(move || match images.resolve(&lookup) {
+        let here = blocking(move || match images.resolve_for(&id, &lookup) {
             Err(ImageError::NotFound(_)) => Ok(None),
             outcome => outcome.map(Some).map_err(|e| StepError::of(&e)),
         })
@@ -72,31 +76,29 @@ impl Follower {
         // operator says that what is here will do.
         let settled = name.digest().is_some() || self.node.options.prefer_local_images;
         match here {
-            Some(image) if settled => Ok(Some(image)),
+            Some(here) if settled => Ok(Some(here)),
             here => {
                 let auth = container.pull_options.as_ref();
                 let auth = auth.map(|options| options.registry_auth.as_str());
-                self.pull(name, auth.unwrap_or_default(), here.is_some())
-                    .await
+                self.pull(name, auth.unwrap_or_default(), here).await
             }
         }
     }
 
     /// Pulls, until something else is wanted of the task. Where the registry does not answer, what is
-    /// here will do, as it does for Docker.
+    /// `here` will do, as it does for Docker, and stays for that.
     async fn pull(
         &mut self,
         name: Name,
         auth: &str,
-        is_here: bool,
-    ) -> Result<Option<Image>, StepError> {
+        here: Option<(Image, ImagePin)>,
+    ) -> Result<Option<(Image, ImagePin)>, StepError> {
         let mut options = PullOptions::default();
         options.credentials = credentials(auth).map_err(StepError::fatal)?;
-        options.or_here = is_here;
+        options.or_here = here.is_some();
         let canceller = options.canceller();
-        let images = Arc::clone(&self.node.images);
-        let wanted = name.clone();
-        let mut pull = tokio::task::spawn_blocking(move || images.pull(&wanted, &options));
+        let (images, id) = (Arc::clone(&self.node.images), self.id.clone());
+        let mut pull = tokio::task::spawn_blocking(move || images.pull_for(&id, &name, &options));
         let was = *self.want.borrow();
         let outcome = loop {
             tokio::select! {
@@ -113,20 +115,12 @@ impl Follower {
         };
         let outcome = outcome.map_err(|e| StepError::fatal(format!("internal error: {e}")))?;
         match outcome {
-            Ok(image) => Ok(Some(image)),
+            Ok(pulled) => Ok(Some(pulled)),
             Err(ImageError::Pull { source, .. }) if matches!(*source, RegistryError::Cancelled) => {
                 Ok(None)
             }
             Err(error) => Err(StepError::of(&error)),
         }
-    }
-}
-
-/// Why there is no snapshot. An image that somebody removed since it was found is found, or pulled, again.
-fn no_snapshot(error: &ImageError) -> StepError {
-    match error {
-        ImageError::Gone(_) => StepError::transient(error.to_string()),
-        error => StepError::of(error),
     }
 }
 
@@ -205,13 +199,6 @@ configs:
         }
         let missing = registries(Some(&"/nonexistent/registries.yaml".into()));
         assert!(missing.is_err_and(|error| error.contains("/nonexistent")));
-    }
-
-    #[test]
-    fn an_image_that_has_just_gone_is_looked_for_again() {
-        let id = image::Digest::of("image");
-        assert!(no_snapshot(&ImageError::Gone(id)).transient);
-        assert!(!no_snapshot(&ImageError::SnapshotKey("/".into())).transient);
     }
 
     #[test]

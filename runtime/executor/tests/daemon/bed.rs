@@ -408,6 +408,28 @@ pub async fn output(client: &mut ExecutorClient<Channel>, request: v1::LogsReque
     within("the end of the output", read).await
 }
 
+/// What a task has said so far, once that fits.
+pub async fn said(
+    client: &mut ExecutorClient<Channel>,
+    task: &str,
+    fits: impl Fn(&str) -> bool,
+) -> String {
+    let text = async {
+        loop {
+            let request = v1::LogsRequest {
+                task_id: task.into(),
+                ..Default::default()
+            };
+            let text = output(client, request).await;
+            if fits(&text) {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(&format!("what {task} says"), text).await
+}
+
 pub async fn inspect(client: &mut ExecutorClient<Channel>) -> v1::InspectResponse {
     let request = v1::InspectRequest::default();
     let answer = within("the answer to Inspect", client.inspect(request)).await;

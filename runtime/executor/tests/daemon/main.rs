@@ -5,6 +5,7 @@ mod bed;
 mod changes;
 mod health;
 mod image;
+mod images;
 mod restart;
 mod tasks;
 mod traces;

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use tonic::Code;
 
 use crate::bed::{
-    Daemon, complete, configure, inspect, output, output_of, run, script, status, wait_for,
+    Daemon, complete, configure, inspect, output_of, run, said, script, status, wait_for,
 };
 use crate::traces::{nothing_left, traces};
 
@@ -43,6 +43,8 @@ async fn a_killed_daemon_loses_nothing() {
     let before = status(&mut client, "stays", |s| s.state() == TaskState::Running).await;
     let ends = status(&mut client, "ends", |s| s.state() == TaskState::Running).await;
     let pid = before.container.as_ref().unwrap().pid;
+    // It says something from when on it listens to its signal.
+    said(&mut client, "stays", |text| !text.is_empty()).await;
 
     daemon.end(Signal::SIGKILL);
     fs::write(process(&ends).join("root/go"), "").unwrap();
@@ -68,21 +70,17 @@ async fn a_killed_daemon_loses_nothing() {
             .arg(format!("--net={}", netns.unwrap().netns))
             .args(["busybox", "nslookup", "nobody", "127.0.0.11"]),
     );
-    let said = format!(
+    let answer = format!(
         "{}{}",
         String::from_utf8_lossy(&answer.stdout),
         String::from_utf8_lossy(&answer.stderr)
     );
     assert!(
-        said.contains("NXDOMAIN") || said.contains("SERVFAIL"),
-        "{said}"
+        answer.contains("NXDOMAIN") || answer.contains("SERVFAIL"),
+        "{answer}"
     );
     // No line of output is missing.
-    let request = v1::LogsRequest {
-        task_id: "stays".into(),
-        ..Default::default()
-    };
-    let text = output(&mut client, request).await;
+    let text = said(&mut client, "stays", |text| !text.is_empty()).await;
     for (i, line) in text.lines().enumerate() {
         assert_eq!(line, (i + 1).to_string());
     }
@@ -158,10 +156,9 @@ async fn sigterm_leaves_the_tasks_alone() {
     assert!(daemon.end(Signal::SIGTERM).success());
     assert!(!daemon.socket().exists());
     let pid = running.container.unwrap().pid;
-    assert_eq!(
-        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(),
-        "sleep\n"
-    );
+    let program = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+    // The shell runs; it becomes another program in its own time.
+    wait_for("the task's program", || program() == "sleep\n");
     daemon.launch();
     let mut client = daemon.client().await;
     client.assign(complete("2", &[])).await.unwrap();

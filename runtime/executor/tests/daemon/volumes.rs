@@ -3,16 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use fairlead_api::v1::executor_client::ExecutorClient;
 use fairlead_api::v1::{self, HealthState, TaskState};
 use nix::sys::signal::Signal;
-use tonic::transport::Channel;
 
-use crate::bed::{
-    Daemon, complete, configure, inspect, output, run, script, status, wait_for, within,
-};
+use crate::bed::{Daemon, complete, configure, inspect, run, said, script, status, wait_for};
 use crate::image::archive;
 use crate::traces::nothing_left;
 
@@ -24,14 +19,6 @@ fn of_image(daemon: &Daemon, id: &str, image: &str, line: &str) -> v1::Task {
     let mut task = script(daemon, id, line);
     task.container.as_mut().unwrap().image = image.to_owned();
     task
-}
-
-async fn said(client: &mut ExecutorClient<Channel>, id: &str) -> String {
-    let request = v1::LogsRequest {
-        task_id: id.into(),
-        ..Default::default()
-    };
-    output(client, request).await
 }
 
 /// `cap_net_raw+ep` of a file (`struct vfs_cap_data`, version 2).
@@ -121,17 +108,8 @@ async fn volumes_begin_with_the_image_and_end_with_the_task() {
     client.assign(complete("1", &tasks)).await.unwrap();
     let running = status(&mut client, "t1", |s| s.state() == TaskState::Running).await;
     status(&mut client, "t2", |s| s.state() == TaskState::Complete).await;
-    assert!(said(&mut client, "t2").await.contains("none"));
-    let text = async {
-        loop {
-            let text = said(&mut client, "t1").await;
-            if text.ends_with("end\n") {
-                return text;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let text = within("all that the task says", text).await;
+    assert!(said(&mut client, "t2", |_| true).await.contains("none"));
+    let text = said(&mut client, "t1", |text| text.ends_with("end\n")).await;
     let expected = "base\nfifo\nfile\nlink\nnull\nsub\ntool\nof the imageof the basebehind a link\n\
                     /covered:\n\n/new/deep:\nwritten\nrefused\n2\nend\n";
     assert_eq!(text, expected);
@@ -226,7 +204,7 @@ async fn a_copy_that_was_cut_short_is_made_anew() {
     client.assign(complete("2", &[task])).await.unwrap();
     status(&mut client, "t1", |s| s.state() == TaskState::Complete).await;
     let expected = format!("{}\n{}\n", FILES + 1, FILES * 2000);
-    assert_eq!(said(&mut client, "t1").await, expected);
+    assert_eq!(said(&mut client, "t1", |_| true).await, expected);
 
     // Nobody waits for a copy that nobody wants.
     let again = of_image(&daemon, "t2", &image, "true");

@@ -1,6 +1,8 @@
 //! `image`: the images of the node.
 
+mod archive;
 mod import;
+mod load;
 mod save;
 
 use std::fs;
@@ -17,7 +19,7 @@ use crate::output::image::{Image, size};
 use crate::output::pull::Pull;
 use crate::output::table::{Table, id};
 use crate::output::time::{ago, now};
-use crate::output::{print, print_json, progress};
+use crate::output::{print, print_json};
 use crate::socket::Daemon;
 
 /// Does what is asked for.
@@ -25,7 +27,7 @@ pub async fn run(daemon: &Daemon, command: ImageCommand, json: bool) -> Result<(
     match command {
         ImageCommand::Ls(args) => list(daemon, args.no_trunc, json).await,
         ImageCommand::Pull(args) => pull(daemon, &args, json).await,
-        ImageCommand::Load { archive } => load(daemon, &archive, json).await,
+        ImageCommand::Load(args) => load::run(daemon, &args, json).await,
         ImageCommand::Save(args) => save::run(daemon, &args).await,
         ImageCommand::Import(args) => import::run(daemon, &args, json).await,
         ImageCommand::Inspect { name } => inspect(daemon, &name).await,
@@ -135,30 +137,6 @@ fn registry_auth(username: &str, password: &str) -> Result<String, CliError> {
         &base64::engine::general_purpose::URL_SAFE,
         json,
     ))
-}
-
-async fn load(daemon: &Daemon, archive: &str, json: bool) -> Result<(), CliError> {
-    let is_reference = ["docker-archive:", "oci-archive:", "oci:"]
-        .iter()
-        .any(|scheme| archive.starts_with(scheme));
-    let reference = if is_reference {
-        archive.to_owned()
-    } else {
-        let path = fs::canonicalize(archive)
-            .map_err(|error| CliError::Document(format!("{archive}: {error}")))?;
-        format!("docker-archive:{}", path.display())
-    };
-    let request = v1::LoadImageRequest { reference };
-    let answer = daemon.images.clone().load_image(request).await;
-    let answer = answer.map_err(|status| daemon.error(&format!("load {archive}"), &status))?;
-    let image = Image::from(answer.into_inner().image.unwrap_or_default());
-    if json {
-        return print_json(&image);
-    }
-    for name in &image.names {
-        progress(&format!("loaded {}", familiar(name)));
-    }
-    print(&format!("{}\n", image.id))
 }
 
 async fn inspect(daemon: &Daemon, name: &str) -> Result<(), CliError> {
