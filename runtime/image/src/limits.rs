@@ -1,11 +1,14 @@
 //! How much one image may take.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use crate::LayerError;
+use crate::{LayerError, RegistryError, registry::Cancel};
 
-/// Bounds on what one archive may make the store do. Beyond them loading fails, and leaves
-/// nothing behind.
+/// Bounds on what one image, or all images of one archive together, may make the store do. Beyond them
+/// loading fails, and leaves nothing of the image behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of all layers together once decompressed, and of a compressed archive once
@@ -15,8 +18,8 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Entries (files, directories, links, ...) of all layers together, and of the archive itself.
     pub entries: u64,
-    /// Bytes of the paths of all layers' directories together: they are remembered while a layer is
-    /// unpacked.
+    /// Bytes of the paths of all layers' directories, and of hard links to files of other layers, together:
+    /// they are remembered while a layer is unpacked.
     pub path_bytes: u64,
     /// Layers. The kernel stacks at most 500 (`OVL_MAX_STACK` in `fs/overlayfs/params.h`).
     pub layers: usize,
@@ -44,6 +47,8 @@ pub(crate) struct Budget<'a> {
     bytes: AtomicU64,
     entries: AtomicU64,
     path_bytes: AtomicU64,
+    /// Of who wants the image.
+    cancel: Option<Cancel>,
 }
 
 impl<'a> Budget<'a> {
@@ -53,6 +58,25 @@ impl<'a> Budget<'a> {
             bytes: limits.bytes.into(),
             entries: limits.entries.into(),
             path_bytes: limits.path_bytes.into(),
+            cancel: None,
+        }
+    }
+
+    /// One that is over when it is cancelled.
+    pub(crate) fn until_cancelled(limits: &'a Limits, cancel: &Cancel) -> Self {
+        Self {
+            cancel: Some(cancel.clone()),
+            ..Self::new(limits)
+        }
+    }
+
+    /// An error when nobody wants the image any more.
+    pub(crate) fn goes_on(&self) -> Result<(), LayerError> {
+        match &self.cancel {
+            Some(cancel) if cancel.is_cancelled() => {
+                Err(LayerError::Read(io::Error::other(RegistryError::Cancelled)))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -65,7 +89,12 @@ impl<'a> Budget<'a> {
 
     /// For a path that is remembered.
     pub(crate) fn take_path(&self, path: &[u8]) -> Result<(), LayerError> {
-        take(&self.path_bytes, path.len() as u64).ok_or(LayerError::Limit {
+        self.take_remembered(path.len() as u64)
+    }
+
+    /// For so many bytes that are remembered.
+    pub(crate) fn take_remembered(&self, count: u64) -> Result<(), LayerError> {
+        take(&self.path_bytes, count).ok_or(LayerError::Limit {
             what: "bytes of directories' paths",
             limit: self.limits.path_bytes,
         })

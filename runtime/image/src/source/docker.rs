@@ -40,19 +40,40 @@ pub(crate) fn plan(
     plan_one(path, archive, choose(path, &listed, wanted)?, limits)
 }
 
-/// Plans all images of an archive.
-pub(crate) fn plan_all(
-    path: &Path,
-    archive: &Archive,
-    limits: &Limits,
-) -> Result<Vec<Plan>, ArchiveError> {
-    let listed = list(path, archive, limits)?;
-    if listed.is_empty() {
-        // It says so.
-        choose(path, &listed, None)?;
+/// All images of an archive.
+pub(crate) struct All<'a> {
+    path: &'a Path,
+    archive: &'a Archive,
+    listed: Vec<Listed>,
+    limits: &'a Limits,
+}
+
+impl<'a> All<'a> {
+    pub(crate) fn open(
+        path: &'a Path,
+        archive: &'a Archive,
+        limits: &'a Limits,
+    ) -> Result<Self, ArchiveError> {
+        let listed = list(path, archive, limits)?;
+        if listed.is_empty() {
+            // It says so.
+            choose(path, &listed, None)?;
+        }
+        Ok(Self {
+            path,
+            archive,
+            listed,
+            limits,
+        })
     }
-    let plan = |image| plan_one(path, archive, image, limits);
-    listed.iter().map(plan).collect()
+
+    pub(crate) fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    pub(crate) fn plan(&self, at: usize) -> Result<Plan, ArchiveError> {
+        plan_one(self.path, self.archive, &self.listed[at], self.limits)
+    }
 }
 
 fn missing(path: &Path, what: String) -> ArchiveError {

@@ -21,11 +21,11 @@ use oci_spec::image::ImageConfiguration;
 pub use error::ArchiveError;
 
 pub(crate) use archive::Archive;
-pub(crate) use docker::{is_docker, plan as plan_docker, plan_all as plan_all_docker};
-pub(crate) use oci::{Layout, plan as plan_oci, plan_all as plan_all_oci};
+pub(crate) use docker::{is_docker, plan as plan_docker};
+pub(crate) use oci::{Layout, plan as plan_oci};
 
 use crate::{
-    Digest, Limits, Name, PullEvent,
+    Digest, Limits, Name, Platform, PullEvent,
     download::{Download, Downloads, Follow},
     tarball::Stream,
     unpack::Expected,
@@ -121,6 +121,48 @@ impl Plan {
             layers,
             downloads: None,
         })
+    }
+}
+
+/// The images of an archive. Each is planned when it is its turn: what all of them say of themselves may not
+/// fit into memory.
+pub(crate) enum Images<'a> {
+    Docker(docker::All<'a>),
+    Oci(oci::All<'a>),
+}
+
+impl<'a> Images<'a> {
+    /// Of what `docker save` writes.
+    pub(crate) fn docker(
+        path: &'a Path,
+        archive: &'a Archive,
+        limits: &'a Limits,
+    ) -> Result<Self, ArchiveError> {
+        docker::All::open(path, archive, limits).map(Self::Docker)
+    }
+
+    /// Of an OCI layout, for `platform`.
+    pub(crate) fn oci(
+        path: &'a Path,
+        layout: &'a Layout,
+        platform: &'a Platform,
+        limits: &'a Limits,
+    ) -> Result<Self, ArchiveError> {
+        oci::All::open(path, layout, platform, limits).map(Self::Oci)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Docker(all) => all.len(),
+            Self::Oci(all) => all.len(),
+        }
+    }
+
+    pub(crate) fn plan(&self, at: usize) -> Result<Plan, ArchiveError> {
+        match self {
+            Self::Docker(all) => all.plan(at),
+            Self::Oci(all) => all.plan(at),
+        }
     }
 }
 

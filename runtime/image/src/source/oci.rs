@@ -1,6 +1,9 @@
 //! OCI image layouts, as a directory or in a tar archive (image-spec `image-layout.md`).
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, OciLayout};
 use serde::de::DeserializeOwned;
@@ -51,28 +54,49 @@ pub(crate) fn plan(
     reader.plan(&choose_name(path, index.manifests(), wanted)?, platform)
 }
 
-/// Plans all images that are called something, for `platform`; the only one where none is. What has no name
-/// beside others that have one is what a tag meant before.
-pub(crate) fn plan_all(
-    path: &Path,
-    layout: &Layout,
-    platform: &Platform,
-    limits: &Limits,
-) -> Result<Vec<Plan>, ArchiveError> {
-    let (reader, index) = Reader::open(path, layout, limits)?;
-    let mut names: Vec<&str> = index.manifests().iter().filter_map(called).collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.len() < 2 {
-        let only = choose_name(path, index.manifests(), None)?;
-        return Ok(vec![reader.plan(&only, platform)?]);
+/// All images of a layout that are called something; the only one where none is. What has no name beside
+/// others that have one is what a tag meant before.
+pub(crate) struct All<'a> {
+    reader: Reader<'a>,
+    platform: &'a Platform,
+    /// The manifests of each.
+    images: Vec<Vec<Descriptor>>,
+}
+
+impl<'a> All<'a> {
+    pub(crate) fn open(
+        path: &'a Path,
+        layout: &'a Layout,
+        platform: &'a Platform,
+        limits: &'a Limits,
+    ) -> Result<Self, ArchiveError> {
+        let (reader, index) = Reader::open(path, layout, limits)?;
+        let mut by_name: BTreeMap<&str, Vec<Descriptor>> = BTreeMap::new();
+        for descriptor in index.manifests() {
+            if let Some(name) = called(descriptor) {
+                by_name.entry(name).or_default().push(descriptor.clone());
+            }
+        }
+        let mut images: Vec<_> = by_name.into_values().collect();
+        if images.is_empty() {
+            let only = choose_name(path, index.manifests(), None)?;
+            images.push(only.into_iter().cloned().collect());
+        }
+        Ok(Self {
+            reader,
+            platform,
+            images,
+        })
     }
-    let plan = |name: &str| {
-        let image = index.manifests().iter();
-        let image: Vec<_> = image.filter(|found| called(found) == Some(name)).collect();
-        reader.plan(&image, platform)
-    };
-    names.into_iter().map(plan).collect()
+
+    pub(crate) fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    pub(crate) fn plan(&self, at: usize) -> Result<Plan, ArchiveError> {
+        let image: Vec<&Descriptor> = self.images[at].iter().collect();
+        self.reader.plan(&image, self.platform)
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -244,7 +268,8 @@ fn full_name(descriptor: &Descriptor) -> Option<Name> {
     by(CONTAINERD_NAME).or_else(|| by(REF_NAME))
 }
 
-/// The manifests that `wanted` means: those that are called so, or all where they are one image.
+/// The manifests that `wanted` means: those that are called so, or, without it, those that have a name, where
+/// they are one image. What has none beside them is what a tag meant before.
 fn choose_name<'a>(
     path: &Path,
     manifests: &'a [Descriptor],
@@ -254,10 +279,6 @@ fn choose_name<'a>(
     let mut found: Vec<String> = found.map(str::to_owned).collect();
     found.sort();
     found.dedup();
-    let is_one = || {
-        let first = manifests.first().map(Descriptor::digest);
-        found.len() < 2 || manifests.iter().all(|other| Some(other.digest()) == first)
-    };
     let problem = match wanted {
         Some(wanted) => {
             let name = wanted.parse::<Name>().ok();
@@ -272,9 +293,19 @@ fn choose_name<'a>(
             }
             format!("no image in it is tagged `{wanted}`")
         }
-        None if manifests.is_empty() => "it holds no image".to_owned(),
-        None if is_one() => return Ok(manifests.iter().collect()),
-        None => "it holds several images, so name the one to use".to_owned(),
+        None => {
+            let is_meant =
+                |descriptor: &&Descriptor| found.is_empty() || called(descriptor).is_some();
+            let meant: Vec<_> = manifests.iter().filter(is_meant).collect();
+            let is_one = || meant.iter().all(|one| one.digest() == meant[0].digest());
+            if meant.is_empty() {
+                "it holds no image".to_owned()
+            } else if found.len() < 2 || is_one() {
+                return Ok(meant);
+            } else {
+                "it holds several images, so name the one to use".to_owned()
+            }
+        }
     };
     Err(ArchiveError::Choice {
         path: path.to_owned(),

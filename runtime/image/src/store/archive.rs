@@ -1,6 +1,7 @@
 //! Loading all that an archive holds.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     fs::File,
     io::{self, Read},
@@ -9,12 +10,15 @@ use std::{
 
 use super::{Store, disk::Scratch};
 use crate::{
-    ArchiveError, Image, ImageError, LayerError, Reference, StoreError,
-    source::{self, Archive, Layout, Plan},
+    ArchiveError, Digest, Image, ImageError, LayerError, Reference, StoreError,
+    limits::Budget,
+    source::{self, Archive, Images, Layout},
 };
 
 /// How messages call what comes as a stream.
 const SENT: &str = "the archive that was sent";
+/// Images of one archive, at most.
+const MAX_IMAGES: usize = 1000;
 /// Bytes of it that are read at once.
 const CHUNK: usize = 256 << 10;
 
@@ -31,7 +35,7 @@ impl Store {
             Reference::OciArchive { path, tag: None } => (path, false),
             Reference::OciLayout { path, tag: None } => {
                 let layout = Layout::Directory(path.clone());
-                return self.install_all(reference, self.plan_all(path, &layout)?);
+                return self.install_all(reference, &self.images_of(path, &layout)?, path);
             }
             _ => return Ok(vec![self.resolve(reference)?]),
         };
@@ -42,11 +46,12 @@ impl Store {
         })?;
         let scratch = self.disk.scratch()?;
         let archive = self.open_archive(path, file, &scratch)?;
-        let plans = match is_docker {
-            true => source::plan_all_docker(path, &archive, &self.options.limits)?,
-            false => self.plan_all(path, &Layout::Archive(archive))?,
-        };
-        self.install_all(reference, plans)
+        if is_docker {
+            let images = Images::docker(path, &archive, &self.options.limits)?;
+            return self.install_all(reference, &images, path);
+        }
+        let layout = Layout::Archive(archive);
+        self.install_all(reference, &self.images_of(path, &layout)?, path)
     }
 
     /// Loads all images of an archive that comes as a stream: of `docker save`, or an OCI layout; plain, or
@@ -98,37 +103,55 @@ impl Store {
             io::Write::write_all(&mut file, &chunk[..count]).map_err(write)?;
         }
         let archive = self.open_archive(path, file, &scratch)?;
-        let plans = match source::is_docker(&archive) {
-            true => source::plan_all_docker(path, &archive, limits)?,
-            false if archive.blob("index.json").is_none() => {
-                let what = "manifest.json or index.json, so it is neither what `docker save` writes \
-                            nor an OCI layout";
-                return Err(ArchiveError::Missing {
-                    path: path.to_owned(),
-                    what: what.into(),
-                }
-                .into());
+        if source::is_docker(&archive) {
+            let images = Images::docker(path, &archive, limits)?;
+            return self.install_all(SENT, &images, path);
+        }
+        if archive.blob("index.json").is_none() {
+            let what = "manifest.json or index.json, so it is neither what `docker save` writes \
+                        nor an OCI layout";
+            return Err(ArchiveError::Missing {
+                path: path.to_owned(),
+                what: what.into(),
             }
-            false => self.plan_all(path, &Layout::Archive(archive))?,
-        };
-        self.install_all(SENT, plans)
+            .into());
+        }
+        let layout = Layout::Archive(archive);
+        self.install_all(SENT, &self.images_of(path, &layout)?, path)
     }
 
-    /// Images that are listed more than once come once, with all their names.
+    /// Images that are listed more than once come once, with all their names. What they say of themselves is
+    /// looked at before the first one is loaded.
     fn install_all(
         &self,
         archive: &(impl Display + Sync + ?Sized),
-        plans: Vec<Plan>,
+        images: &Images<'_>,
+        path: &Path,
     ) -> Result<Vec<Image>, ImageError> {
-        let mut images: Vec<Image> = Vec::with_capacity(plans.len());
-        for plan in &plans {
-            let image = self.install(archive, plan)?;
-            match images.iter_mut().find(|known| known.id == image.id) {
-                Some(known) => *known = image,
-                None => images.push(image),
+        if images.len() > MAX_IMAGES {
+            return Err(ArchiveError::Choice {
+                path: path.to_owned(),
+                problem: format!(
+                    "it holds {} images, and at most {MAX_IMAGES} are loaded at once",
+                    images.len()
+                ),
+                found: Vec::new(),
             }
+            .into());
         }
-        Ok(images)
+        for at in 0..images.len() {
+            self.check_platform(archive, &images.plan(at)?)?;
+        }
+        let budget = Budget::new(&self.options.limits);
+        let mut loaded: BTreeMap<Digest, (usize, Image)> = BTreeMap::new();
+        for at in 0..images.len() {
+            let image = self.install_within(archive, &images.plan(at)?, &budget)?;
+            let place = loaded.get(&image.id).map_or(at, |(place, _)| *place);
+            loaded.insert(image.id, (place, image));
+        }
+        let mut loaded: Vec<_> = loaded.into_values().collect();
+        loaded.sort_by_key(|(place, _)| *place);
+        Ok(loaded.into_iter().map(|(_, image)| image).collect())
     }
 
     fn open_archive(
@@ -145,8 +168,12 @@ impl Store {
         Ok(Archive::open(path, file, create, &self.options.limits)?)
     }
 
-    fn plan_all(&self, path: &Path, layout: &Layout) -> Result<Vec<Plan>, ImageError> {
+    fn images_of<'a>(
+        &'a self,
+        path: &'a Path,
+        layout: &'a Layout,
+    ) -> Result<Images<'a>, ImageError> {
         let (platform, limits) = (&self.options.platform, &self.options.limits);
-        Ok(source::plan_all_oci(path, layout, platform, limits)?)
+        Ok(Images::oci(path, layout, platform, limits)?)
     }
 }

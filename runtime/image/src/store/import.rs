@@ -68,7 +68,11 @@ impl Store {
                 path,
                 unpacked,
             };
-            self.publish(WHAT, &chain, vec![fresh], &scratch, &budget)?;
+            self.publish(WHAT, &chain, vec![fresh], &scratch, &budget)
+                .map_err(|error| match error {
+                    ImageError::Layer { source, .. } => ImageError::Import(source),
+                    other => other,
+                })?;
         }
         let config = config(&section, import, platform, &diff_id);
         let record = ImageRecord {

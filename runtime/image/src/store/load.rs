@@ -17,6 +17,7 @@ use oci_spec::image::Os;
 
 use super::{
     Store,
+    again::Again,
     disk::Scratch,
     image, lock,
     records::{ArchiveRecord, ImageRecord, LayerRecord, Stamp, State},
@@ -180,20 +181,25 @@ impl Store {
         reference: &(impl Display + Sync + ?Sized),
         plan: &Plan,
     ) -> Result<Image, ImageError> {
-        let wanted = &self.options.platform;
-        if *plan.config.os() != wanted.os && *plan.config.os() != Os::Other(String::new()) {
-            return Err(ImageError::Platform {
-                id: plan.id,
-                archive: reference.to_string(),
-                found: plan.config.os().to_string(),
-                wanted: wanted.to_string(),
-            });
+        self.install_within(reference, plan, &self.budget(plan))
+    }
+
+    fn budget(&self, plan: &Plan) -> Budget<'_> {
+        let limits = &self.options.limits;
+        match &plan.downloads {
+            Some(downloads) => Budget::until_cancelled(limits, &downloads.cancel),
+            None => Budget::new(limits),
         }
-        // Not an error: the kernel may run it (32-bit programs, binfmt_misc).
-        if *plan.config.architecture() != wanted.architecture {
-            tracing::warn!(%reference, image = %plan.config.architecture(), machine = %wanted,
-                "the image is for another architecture");
-        }
+    }
+
+    /// [`Store::install`] with what is left of the limits.
+    pub(super) fn install_within(
+        &self,
+        reference: &(impl Display + Sync + ?Sized),
+        plan: &Plan,
+        budget: &Budget<'_>,
+    ) -> Result<Image, ImageError> {
+        self.check_platform(reference, plan)?;
         let mut chain: Vec<Digest> = Vec::with_capacity(plan.layers.len());
         for layer in &plan.layers {
             chain.push(Digest::chain(chain.last(), &layer.expected.diff_id));
@@ -219,7 +225,17 @@ impl Store {
                 .collect()
         };
         if !missing.is_empty() {
-            self.add_layers(reference, plan, &chain, &missing)?;
+            let again = self.again(plan, &missing);
+            match self.add_layers(reference, plan, &chain, &missing, Some(&again), budget) {
+                // A file of the other layer was changed: what the registry has is what it should be.
+                Err(ImageError::Layer { number, source, .. }) if again.of(number - 1).is_some() => {
+                    tracing::warn!(%reference, number, error = %source,
+                        "a layer that is here on top of others cannot be used again");
+                    let budget = self.budget(plan);
+                    self.add_layers(reference, plan, &chain, &missing, None, &budget)?;
+                }
+                outcome => outcome?,
+            }
         }
         if let Some(downloads) = &plan.downloads {
             downloads.discard();
@@ -233,25 +249,59 @@ impl Store {
         self.keep(&mut self.state(), record, &plan.names)
     }
 
-    /// Brings the layers at the positions `missing` into the store, all or none.
+    /// Whether tasks of this machine's kernel can use it.
+    pub(super) fn check_platform(
+        &self,
+        reference: &(impl Display + ?Sized),
+        plan: &Plan,
+    ) -> Result<(), ImageError> {
+        let wanted = &self.options.platform;
+        if *plan.config.os() != wanted.os && *plan.config.os() != Os::Other(String::new()) {
+            return Err(ImageError::Platform {
+                id: plan.id,
+                archive: reference.to_string(),
+                found: plan.config.os().to_string(),
+                wanted: wanted.to_string(),
+            });
+        }
+        // Not an error: the kernel may run it (32-bit programs, binfmt_misc).
+        if *plan.config.architecture() != wanted.architecture {
+            tracing::warn!(%reference, image = %plan.config.architecture(), machine = %wanted,
+                "the image is for another architecture");
+        }
+        Ok(())
+    }
+
+    /// Brings the layers at the positions `missing` into the store, all or none. Those that are here on top
+    /// of others are made from these.
     fn add_layers(
         &self,
         reference: &(impl Display + Sync + ?Sized),
         plan: &Plan,
         chain: &[Digest],
         missing: &[usize],
+        again: Option<&Again<'_>>,
+        budget: &Budget<'_>,
     ) -> Result<(), ImageError> {
         let scratch = self.disk.scratch()?;
-        let budget = Budget::new(&self.options.limits);
-        let publish = |fresh| self.publish(&reference.to_string(), chain, fresh, &scratch, &budget);
-        let Some(downloads) = &plan.downloads else {
-            return publish(self.unpack(reference, plan, missing, &scratch, &budget)?);
+        let work = |again| {
+            let fresh = self.unpack(reference, plan, missing, again, &scratch, budget)?;
+            self.publish(&reference.to_string(), chain, fresh, &scratch, budget)
         };
+        let Some(downloads) = &plan.downloads else {
+            return work(None);
+        };
+        let from_others = |at: &usize| again.is_some_and(|again| again.of(*at).is_some());
+        let coming: Vec<usize> = missing
+            .iter()
+            .copied()
+            .filter(|at| !from_others(at))
+            .collect();
         let running = downloads
-            .start(missing)
+            .start(&coming)
             .map_err(|error| ImageError::pull(&downloads.name, error))?;
-        match self.unpack(reference, plan, missing, &scratch, &budget) {
-            Ok(fresh) => publish(fresh),
+        match work(again) {
+            Ok(()) => Ok(()),
             Err(error) => match running.failure() {
                 // Why it could not be read says more than that it could not.
                 Some(failure) => {
@@ -262,7 +312,10 @@ impl Store {
                     Err(ImageError::pull(&downloads.name, failure))
                 }
                 None => {
-                    running.discard();
+                    if !matches!(error, ImageError::Layer { number, .. } if from_others(&(number - 1)))
+                    {
+                        running.discard();
+                    }
                     Err(error)
                 }
             },
@@ -299,6 +352,7 @@ impl Store {
         reference: &(impl Display + Sync + ?Sized),
         plan: &Plan,
         missing: &[usize],
+        again: Option<&Again<'_>>,
         scratch: &Scratch,
         budget: &Budget<'_>,
     ) -> Result<Vec<Fresh>, ImageError> {
@@ -312,7 +366,11 @@ impl Store {
                 };
                 let path = scratch.path().join(position.to_string());
                 let layer = &plan.layers[position];
-                match unpack_one(layer, &path, self.snapshotter.marks(), budget) {
+                let unpacked = match again.and_then(|again| again.of(position)) {
+                    Some(other) => self.unpack_again(other, &path, budget),
+                    None => unpack_one(layer, &path, self.snapshotter.marks(), budget),
+                };
+                match unpacked {
                     Ok(unpacked) => {
                         plan.tell_unpacked(layer);
                         lock(&done).push(Fresh {
@@ -372,16 +430,20 @@ impl Store {
         }
         for layer in &mut fresh {
             let mut lower = Vec::new();
-            let mut hidden = layer.unpacked.opaque_root;
             for (path, opaque) in places[..layer.position].iter().rev() {
-                if hidden {
+                lower.push(path);
+                if *opaque {
                     break;
                 }
-                lower.push(path);
-                hidden = *opaque;
             }
             let (path, unpacked) = (&layer.path, &mut layer.unpacked);
-            unpack::link_below(path, unpacked, self.snapshotter.marks(), &lower, budget)
+            // Links that come before the entry that hides the layers below lead there all the same.
+            let linked =
+                unpack::link_below(path, unpacked, self.snapshotter.marks(), &lower, budget);
+            if unpacked.opaque_root {
+                lower.clear();
+            }
+            linked
                 .and_then(|()| unpack::adopt_implied(path, unpacked, &lower))
                 .map_err(|source| {
                     layer_error(archive, layer.position, layer.unpacked.diff_id, source)

@@ -1,5 +1,6 @@
 //! The store on disk.
 
+mod again;
 mod archive;
 mod claims;
 mod disk;

@@ -5,7 +5,7 @@
 //! own name and to those that are links to it: what link(2) does in an overlayfs.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     ffi::{OsStr, OsString},
     fs::DirBuilder,
     os::{
@@ -30,14 +30,25 @@ use super::{
 };
 use crate::limits::Budget;
 
+/// What one link costs to remember beside its paths, in bytes.
+const COST: u64 = 256;
+
+/// What a link leads to, as far as the layer itself tells when the link is met.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Target {
+    pub(super) path: EntryPath,
+    /// The way leads through a symbolic link of this layer.
+    pub(super) by_own_link: bool,
+}
+
 /// A file of the layers below, and its names in this one.
 #[derive(Debug)]
 struct Link {
-    target: EntryPath,
+    target: Target,
     /// Of the file that stands for it.
     inode: u64,
     /// Without links. An entry that came later may have taken one.
-    names: BTreeSet<EntryPath>,
+    names: Vec<EntryPath>,
 }
 
 /// Links that wait for the layers below.
@@ -48,7 +59,7 @@ pub(crate) struct Waiting {
     folder: PathBuf,
     opened: Option<OwnedFd>,
     links: Vec<Link>,
-    by_target: HashMap<EntryPath, usize>,
+    by_target: HashMap<Target, usize>,
     by_inode: HashMap<u64, usize>,
 }
 
@@ -63,6 +74,11 @@ impl Waiting {
         }
     }
 
+    /// What remembering `path` takes from the limits.
+    pub(super) fn charge(budget: &Budget<'_>, path: &EntryPath) -> Result<(), LayerError> {
+        budget.take_remembered(COST + path.as_bytes().len() as u64)
+    }
+
     /// Where the files are, while the layer at `root` has links that wait.
     pub(crate) fn beside(root: &Path) -> PathBuf {
         let mut name = OsString::from(root);
@@ -73,7 +89,7 @@ impl Waiting {
     /// Puts a file that stands for `target` at `name` in `directory`, whose path is `home`.
     pub(super) fn put(
         &mut self,
-        target: EntryPath,
+        target: Target,
         (directory, name): (&OwnedFd, &OsStr),
         home: EntryPath,
     ) -> Result<(), Errno> {
@@ -97,7 +113,7 @@ impl Waiting {
                 self.links.push(Link {
                     target: target.clone(),
                     inode,
-                    names: BTreeSet::new(),
+                    names: Vec::new(),
                 });
                 self.by_target.insert(target, at);
                 self.by_inode.insert(inode, at);
@@ -106,7 +122,7 @@ impl Waiting {
         };
         let file = at.to_string();
         unistd::linkat(&*folder, file.as_str(), directory, name, AtFlags::empty())?;
-        self.links[at].names.insert(home);
+        self.links[at].names.push(home);
         Ok(())
     }
 
@@ -118,10 +134,13 @@ impl Waiting {
     /// Notes that the file with this inode number has one more name.
     pub(super) fn add(&mut self, inode: u64, home: EntryPath) {
         if let Some(at) = self.by_inode.get(&inode) {
-            self.links[*at].names.insert(home);
+            self.links[*at].names.push(home);
         }
     }
 }
+
+/// The layer itself, among all layers.
+const OWN: usize = 0;
 
 /// Gives the links of a layer that wait what they lead to in the layers below (`lower`, topmost first).
 pub(crate) fn link_below(
@@ -135,6 +154,7 @@ pub(crate) fn link_below(
     if links.is_empty() {
         return Ok(());
     }
+    let waiting = links.iter().map(|link| link.inode).collect();
     let open = |path: &Path| {
         Tree::open(path).map_err(|source| LayerError::Kernel {
             entry: path.display().to_string(),
@@ -150,6 +170,7 @@ pub(crate) fn link_below(
             .collect::<Result<_, _>>()?,
         marks,
         copies: HashMap::new(),
+        waiting,
         implied: &mut unpacked.implied,
         budget,
     };
@@ -162,6 +183,8 @@ struct Layer<'a> {
     marks: Marks,
     /// Files of the layers below that were copied, by device and inode, and where to.
     copies: HashMap<(u64, u64), EntryPath>,
+    /// Inodes of the files that still stand for others.
+    waiting: HashSet<u64>,
     implied: &'a mut BTreeSet<EntryPath>,
     budget: &'a Budget<'a>,
 }
@@ -171,7 +194,9 @@ impl Layer<'_> {
         let Some(first) = link.names.first() else {
             return Ok(());
         };
-        let (entry, target) = (display(first.as_bytes()), display(link.target.as_bytes()));
+        self.budget.goes_on()?;
+        let target = display(link.target.path.as_bytes());
+        let entry = display(first.as_bytes());
         let refuse = |why| {
             Err(LayerError::Refused {
                 entry: entry.clone(),
@@ -186,14 +211,20 @@ impl Layer<'_> {
                 source,
             }
         };
-        let find = self.find(&link.target);
-        let found = match find.map_err(kernel("looking for the target of a hard link"))? {
+        let (found, steps) = self
+            .find(&link.target)
+            .map_err(kernel("looking for the target of a hard link"))?;
+        // A way that is odd enough costs as much as many files.
+        (0..=steps / 16).try_for_each(|_| self.budget.take_entry())?;
+        let found = match found {
             Found::File(found) => found,
             Found::Directory => return refuse("is no file"),
             Found::Nothing => return refuse("neither the layer nor one below it holds"),
         };
+        self.waiting.remove(&link.inode);
         let mut names = Vec::new();
-        for name in link.names {
+        let unique: BTreeSet<EntryPath> = link.names.into_iter().collect();
+        for name in unique {
             let inode = match self.tree.handle(&name) {
                 Ok(handle) => stat::fstat(&handle).map(|stat| stat.st_ino),
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
@@ -204,12 +235,18 @@ impl Layer<'_> {
             }
         }
         let key = (found.stat.st_dev, found.stat.st_ino);
+        if found.layer == OWN {
+            self.copies.insert(key, found.path.clone());
+        }
         if !self.copies.contains_key(&key)
             && let Some(first) = names.first()
         {
             self.budget.take_entry()?;
             if tree::file_type(&found.stat) == SFlag::S_IFREG {
-                self.budget.take_bytes(found.stat.st_size.unsigned_abs())?;
+                // Holes stay holes. Blocks have 512 bytes here (stat(2)).
+                let held = found.stat.st_blocks.saturating_mul(512);
+                let held = held.min(found.stat.st_size).unsigned_abs();
+                self.budget.take_bytes(held)?;
             }
             let from = (&found.directory, name_of(&found.path));
             self.replace(first, |directory, name| {
@@ -233,20 +270,43 @@ impl Layer<'_> {
             })
     }
 
-    /// Where the target is in the layers below. What this layer hides does not matter, entries that came
-    /// before the link have been looked at; but a directory on the way may be its link.
-    fn find(&self, target: &EntryPath) -> Result<Found, Errno> {
+    /// Where the target was when the layer had come as far as the link, and how many names were looked at.
+    ///
+    /// What all layers show now is that, unless an entry that came later is in the way: the link waits
+    /// because its path led to nothing in this layer, so whatever is there now is later. Then what the
+    /// layers below show is meant.
+    fn find(&self, target: &Target) -> Result<(Found, usize), Errno> {
         let mut layers: Vec<&Tree> = self.lower.iter().collect();
-        match merged::find(&layers, self.marks, target)? {
-            Found::Nothing => {}
-            found => return Ok(found),
+        layers.insert(OWN, &self.tree);
+        let now = merged::find(&layers, self.marks, &target.path)?;
+        let is_later = match &now.found {
+            _ if now.by_own_link != target.by_own_link => true,
+            Found::Nothing | Found::Directory => true,
+            Found::File(file) if file.layer == OWN => {
+                file.path == target.path || self.waiting.contains(&file.stat.st_ino)
+            }
+            Found::File(_) => false,
+        };
+        if !is_later {
+            return Ok((now.found, now.steps));
         }
-        layers.insert(0, &self.tree);
-        match merged::find(&layers, self.marks, target)? {
-            // It came later than the link.
-            Found::File(file) if file.layer == 0 => Ok(Found::Nothing),
-            found => Ok(found),
+        if target.by_own_link {
+            let found = match now.found {
+                Found::Directory => Found::Directory,
+                _ => Found::Nothing,
+            };
+            return Ok((found, now.steps));
         }
+        layers.remove(OWN);
+        let below = merged::find(&layers, self.marks, &target.path)?;
+        let found = match below.found {
+            Found::File(mut file) => {
+                file.layer += 1;
+                Found::File(file)
+            }
+            other => other,
+        };
+        Ok((found, now.steps + below.steps))
     }
 
     /// Puts something else in the place of a file that stands for it.

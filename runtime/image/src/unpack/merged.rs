@@ -19,6 +19,17 @@ use super::{
 
 /// So many links are followed on one way, as by the kernel (`MAXSYMLINKS` in linux/namei.h).
 const MAX_FOLLOWED: usize = 40;
+/// So many names are looked at on one way: links that climb make it as long as they like.
+const MAX_STEPS: usize = 4096;
+
+/// What a path leads to, and how.
+pub(super) struct Way {
+    pub(super) found: Found,
+    /// It led through a link of the topmost layer.
+    pub(super) by_own_link: bool,
+    /// Names that were looked at.
+    pub(super) steps: usize,
+}
 
 /// What is at a path.
 pub(super) enum Found {
@@ -43,13 +54,22 @@ pub(super) struct File {
 type Directory = Vec<(usize, OwnedFd)>;
 
 /// Finds `path` in the layers (topmost first), with what they take away from each other. Links on the way
-/// are followed, from their own root; one at its end is what is found.
-pub(super) fn find(layers: &[&Tree], marks: Marks, path: &EntryPath) -> Result<Found, Errno> {
+/// are followed, from their own root; one at its end is what is found. A way that is too long leads nowhere.
+pub(super) fn find(layers: &[&Tree], marks: Marks, path: &EntryPath) -> Result<Way, Errno> {
+    let mut way = Way {
+        found: Found::Nothing,
+        by_own_link: false,
+        steps: 0,
+    };
     let mut rest: VecDeque<OsString> = path.components().map(OsStr::to_owned).collect();
     let mut at = EntryPath::default();
     let mut here = roots(layers, marks)?;
     let mut followed = 0;
     while let Some(name) = rest.pop_front() {
+        way.steps += 1;
+        if way.steps > MAX_STEPS {
+            return Ok(way);
+        }
         if name == ".." {
             // Of the root it is the root. No link leads here, so the path above tells what is above.
             let above = at.split().map(|(above, _)| above).unwrap_or_default();
@@ -58,28 +78,27 @@ pub(super) fn find(layers: &[&Tree], marks: Marks, path: &EntryPath) -> Result<F
             continue;
         }
         match look(&here, &name, marks)? {
-            Look::Nothing => return Ok(Found::Nothing),
+            Look::Nothing => return Ok(way),
             Look::Directory(directory) => {
                 at = at.join(&name);
                 here = directory;
             }
             Look::File(part, stat) if rest.is_empty() => {
                 let (layer, directory) = here.swap_remove(part);
-                return Ok(Found::File(File {
+                way.found = Found::File(File {
                     layer,
                     path: at.join(&name),
                     directory,
                     stat,
-                }));
+                });
+                return Ok(way);
             }
             Look::File(part, stat) => {
-                if tree::file_type(&stat) != SFlag::S_IFLNK {
-                    return Ok(Found::Nothing);
-                }
                 followed += 1;
-                if followed > MAX_FOLLOWED {
-                    return Ok(Found::Nothing);
+                if tree::file_type(&stat) != SFlag::S_IFLNK || followed > MAX_FOLLOWED {
+                    return Ok(way);
                 }
+                way.by_own_link |= here[part].0 == 0;
                 let target = fcntl::readlinkat(&here[part].1, name.as_os_str())?;
                 let target = target.as_bytes();
                 if target.starts_with(b"/") {
@@ -91,7 +110,8 @@ pub(super) fn find(layers: &[&Tree], marks: Marks, path: &EntryPath) -> Result<F
             }
         }
     }
-    Ok(Found::Directory)
+    way.found = Found::Directory;
+    Ok(way)
 }
 
 fn prepend<'a>(rest: &mut VecDeque<OsString>, first: impl Iterator<Item = &'a OsStr>) {

@@ -7,6 +7,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    hash::{BuildHasher, Hasher, RandomState},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -128,7 +129,8 @@ pub(crate) fn remove_with(
     let directory = directory.as_fd();
     before(directory, name)?;
     let mut pending = vec![name.to_owned()];
-    let mut moved = 0u64;
+    // Nobody can have taken such names beforehand.
+    let (random, mut moved) = (RandomState::new().build_hasher().finish(), 0u64);
     while let Some(current) = pending.last().cloned() {
         match unistd::unlinkat(directory, current.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {
@@ -165,7 +167,7 @@ pub(crate) fn remove_with(
                 Err(errno) => return Err(errno),
             }
             let place = loop {
-                let place = format!(".removed-{moved}");
+                let place = format!(".removed-{random:016x}-{moved}");
                 moved += 1;
                 let flags = fcntl::RenameFlags::RENAME_NOREPLACE;
                 match fcntl::renameat2(&handle, child.as_os_str(), directory, place.as_str(), flags)

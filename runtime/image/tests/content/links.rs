@@ -21,6 +21,15 @@ fn base() -> Vec<u8> {
         ("hidden/", Directory, "", b""),
         ("hidden/x", Regular, "", b"x"),
         ("empty", Regular, "", b""),
+        ("s1/", Directory, "", b""),
+        ("s1/x", Regular, "", b"hidden by a link"),
+        ("d1/", Directory, "", b""),
+        ("d1/x", Regular, "", b"what it leads to"),
+        ("bin", Symlink, "usr/bin", b""),
+        ("usr/bin/", Directory, "", b""),
+        ("usr/bin/sh", Regular, "", b"as old as the base"),
+        ("late/", Directory, "", b""),
+        ("late/x", Regular, "", b"before it became a link"),
     ])
 }
 
@@ -51,6 +60,13 @@ fn they_lead_where_umoci_has_them_lead() {
         ("replaced", Regular, "", b"a file of this layer"),
         ("twice", Link, "f", b""),
         ("twice", Link, "f", b""),
+        // Through links of this layer, and to its own files through one of the base.
+        ("s1", Symlink, "d1", b""),
+        ("through-own", Link, "s1/x", b""),
+        ("usr/bin/sh", Regular, "", b"as new as this layer"),
+        ("usr/bin/dash", Link, "bin/sh", b""),
+        ("late2", Link, "late/x", b""),
+        ("late", Symlink, "d1", b""),
         ("gone/link", Link, "f", b""),
         ("gone", Regular, "", b"no directory any more"),
     ]);
@@ -156,6 +172,15 @@ fn what_is_not_there_is_refused() {
         ),
         (
             &[
+                ("sticky/.wh..wh..opq", Regular, "", b""),
+                ("sticky/own", Symlink, "deep", b""),
+                ("h", Link, "sticky/own/t", b""),
+            ],
+            "sticky/own/t",
+            "holds",
+        ),
+        (
+            &[
                 ("sticky", Regular, "", b""),
                 ("h", Link, "sticky/deep/t", b""),
             ],
@@ -220,4 +245,60 @@ fn copies_are_limited() {
     let store = Store::open_with(place.join("store"), options).expect("a store");
     let error = refused(&store, &place.join("store"), &docker(&saved));
     assert!(error.to_string().contains("bytes"), "{error}");
+}
+
+/// Entries that hide all layers below do not reach back.
+#[test]
+fn a_link_leads_below_a_root_that_is_hidden_later() {
+    let place = Place::new("links-opaque");
+    let layers = [
+        base(),
+        layer(&[
+            ("f2", Link, "f", b""),
+            (".wh..wh..opq", Regular, "", b""),
+            ("own", Regular, "", b""),
+        ]),
+    ];
+    let saved = docker_old(&["x:1"], &layers, &config(&layers));
+    let saved = write(&place.join("x.tar"), &saved);
+    for store in stores(&place) {
+        let image = store.resolve(&docker(&saved)).expect("an image");
+        let shown = shown(&store, &place, &image, false);
+        let names: Vec<_> = shown.lines().skip(1).collect();
+        assert_eq!(names.len(), 2, "{shown}");
+        assert!(
+            names[0].starts_with("['f2'") && names[0].contains(" 13, "),
+            "{shown}"
+        );
+    }
+}
+
+/// Links that climb and lead to each other make a short path as long as they like.
+#[test]
+fn a_way_without_end_is_not_gone() {
+    let place = Place::new("links-way");
+    let deep = "a/".repeat(40);
+    let mut base: Vec<(String, tar::EntryType, String)> =
+        vec![(format!("{deep}x"), Regular, String::new())];
+    for n in 0..40 {
+        let next = if n == 39 {
+            "x".to_owned()
+        } else {
+            format!("l{}", n + 1)
+        };
+        let target = format!("{}{}{next}", "a/".repeat(18), "../".repeat(18));
+        base.push((format!("l{n}"), Symlink, target));
+    }
+    base.push(("x/".to_owned(), Directory, String::new()));
+    base.push(("x/y".to_owned(), Regular, String::new()));
+    let base: Vec<_> = base
+        .iter()
+        .map(|(name, kind, link)| (name.as_str(), *kind, link.as_str(), &b""[..]))
+        .collect();
+    let layers = [layer(&base), layer(&[("h", Link, "l0/y", b"")])];
+    let saved = docker_old(&["x:1"], &layers, &config(&layers));
+    let saved = write(&place.join("x.tar"), &saved);
+    let store = place.store();
+    let error = refused(&store, &place.join("store"), &docker(&saved));
+    assert!(format!("{error:?}").contains("holds"), "{error:?}");
 }

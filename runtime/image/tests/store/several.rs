@@ -186,3 +186,91 @@ fn a_stream_that_is_refused_or_breaks_off_leaves_nothing() {
     );
     is_empty(&place, &store);
 }
+
+/// skopeo leaves a manifest in the layout whose tag it has given to another one.
+#[test]
+fn what_a_tag_meant_before_is_left_out() {
+    let place = Place::new("before");
+    layouts(&place);
+    sh(&format!(
+        "cd {}; for image in one two; do skopeo copy -q oci:$image:v1 oci:moved:web:1; done
+         grep -o '\"digest\"' moved/index.json | wc -l | grep -qx 2",
+        place.join("").display()
+    ));
+    let store = place.store();
+    let two = store.resolve(&at(&place, "oci", "two")).expect("two").id;
+    let moved = at(&place, "oci", "moved");
+    let loaded = store.load_all(&moved).expect("one image");
+    assert_eq!(
+        loaded.iter().map(|image| image.id).collect::<Vec<_>>(),
+        [two]
+    );
+    assert_eq!(store.resolve(&moved).expect("for a task").id, two);
+}
+
+/// An archive has the limits of one image, however many it lists.
+#[test]
+fn an_archive_of_too_much_is_refused() {
+    let place = Place::new("too-much");
+    let store = |limits| {
+        let options = Options {
+            limits,
+            ..Options::default()
+        };
+        Store::open_with(place.join("store"), options).expect("a store")
+    };
+    let listed = |images: &[(String, serde_json::Value)]| {
+        let mut files = Vec::new();
+        let mut manifest = Vec::new();
+        for (layer, config) in images {
+            let config = config.to_string().into_bytes();
+            let name = format!("{}.json", Digest::of(&config).hex());
+            manifest.push(json!({"Config": name, "RepoTags": null, "Layers": [layer]}));
+            if files.iter().all(|(other, _)| *other != name) {
+                files.push((name, config));
+            }
+        }
+        files.push((
+            "manifest.json".into(),
+            serde_json::Value::from(manifest).to_string().into_bytes(),
+        ));
+        files
+    };
+    let content = vec![0; 1 << 20];
+    let layer = tar_of(&[("zeros", &content[..])]);
+    // Each image says something else, and so has its own layer on top.
+    let images: Vec<_> = (0..5u8)
+        .map(|n| {
+            let own = tar_of(&[("own", &[n][..]), ("zeros", &content[..])]);
+            (own.clone(), config(&[own]))
+        })
+        .collect();
+    let mut files = listed(
+        &images
+            .iter()
+            .enumerate()
+            .map(|(n, (_, config))| (format!("{n}.tar"), config.clone()))
+            .collect::<Vec<_>>(),
+    );
+    for (n, (own, _)) in images.iter().enumerate() {
+        files.push((format!("{n}.tar"), own.clone()));
+    }
+    let path = write(&place.join("five.tar"), &archive(&files));
+    let limits = Limits {
+        bytes: 3 << 20,
+        ..Limits::default()
+    };
+    let plain = store(limits);
+    let error = plain.load_all(&docker(&path)).expect_err("five megabytes");
+    assert!(format!("{error:?}").contains("Limit"), "{error:?}");
+    drop(plain);
+
+    let one = (String::from("0.tar"), config(std::slice::from_ref(&layer)));
+    let mut files = listed(&vec![one; 1001]);
+    files.push(("0.tar".into(), layer));
+    let path = write(&place.join("many.tar"), &archive(&files));
+    let error = store(Limits::default())
+        .load_all(&docker(&path))
+        .expect_err("too many");
+    assert!(error.to_string().contains("1001 images"), "{error}");
+}

@@ -13,7 +13,12 @@ use super::{Place, Writer};
 use crate::{
     LayerError,
     tarball::Entry,
-    unpack::{EntryPath, display, error::FIND_PATH, tree},
+    unpack::{
+        EntryPath, display,
+        error::FIND_PATH,
+        links::{Target, Waiting},
+        tree,
+    },
 };
 
 impl Writer<'_> {
@@ -65,20 +70,26 @@ impl Writer<'_> {
     }
 
     /// A hard link to a file that this layer does not hold.
-    fn link_below(&mut self, place: &Place<'_>, target: EntryPath) -> Result<(), LayerError> {
-        if self.at(self.hides(&target), "looking for the target of a hard link")? {
-            let target = display(target.as_bytes());
-            return self.refuse(format!(
-                "a hard link to `{target}`, which neither the layer nor one below it holds"
-            ));
-        }
+    fn link_below(&mut self, place: &Place<'_>, path: EntryPath) -> Result<(), LayerError> {
+        let view = self.at(self.view(&path), "looking for the target of a hard link")?;
+        let by_own_link = match view {
+            View::Open => false,
+            View::OwnLink => true,
+            View::Hidden => {
+                let target = display(path.as_bytes());
+                return self.refuse(format!(
+                    "a hard link to `{target}`, which neither the layer nor one below it holds"
+                ));
+            }
+        };
         let existing = self.at(
             tree::look(&place.directory, place.name),
             "looking at the name",
         )?;
         self.clear(place, existing)?;
-        self.budget.take_path(target.as_bytes())?;
+        Waiting::charge(self.budget, &path)?;
         let home = self.home_of_link(place)?;
+        let target = Target { path, by_own_link };
         let put = self
             .waiting
             .put(target, (&place.directory, place.name), home);
@@ -91,28 +102,38 @@ impl Writer<'_> {
         let Some(home) = self.at(home, FIND_PATH)? else {
             return self.refuse("its path is longer than a path can be (4095 bytes)");
         };
-        self.budget.take_path(home.as_bytes())?;
+        Waiting::charge(self.budget, &home)?;
         Ok(home)
     }
 
-    /// Whether the layer, as far as it is written, hides what the layers below have at a path where it
-    /// has nothing.
-    fn hides(&self, path: &EntryPath) -> Result<bool, Errno> {
+    /// What the layer, as far as it is written, lets be seen of the layers below at a path where it has
+    /// nothing.
+    fn view(&self, path: &EntryPath) -> Result<View, Errno> {
         let mut directory = self.tree.directory(&EntryPath::default())?;
         let mut hidden = self.marks.is_opaque(&directory)?;
         for name in path.components() {
             let Some(found) = tree::look(&directory, name)? else {
-                return Ok(hidden);
+                break;
             };
             match tree::file_type(&found) {
                 SFlag::S_IFDIR => {}
                 // Where it leads to, all layers together tell.
-                SFlag::S_IFLNK => return Ok(false),
-                _ => return Ok(true),
+                SFlag::S_IFLNK => return Ok(View::OwnLink),
+                _ => return Ok(View::Hidden),
             }
             directory = tree::subdirectory(&directory, name)?;
             hidden |= self.marks.is_opaque(&directory)?;
         }
-        Ok(hidden)
+        Ok(match hidden {
+            true => View::Hidden,
+            false => View::Open,
+        })
     }
+}
+
+enum View {
+    Open,
+    Hidden,
+    /// A symbolic link of the layer leads elsewhere.
+    OwnLink,
 }
