@@ -78,20 +78,18 @@ impl Client {
 
     /// The answer of the server that redirects lead to, whatever its status.
     pub(super) fn get(&self, url: &str, get: &Get<'_>) -> Result<Response<Body>, Failure> {
-        let mut answer = self.follow(url, get)?;
+        let (mut answer, mut redirected) = self.follow(url, get)?;
         // Redirects lose who we are: where one leads can be anybody, be it another port of the same
         // host. Where it stays with the same server, its target is asked itself.
-        let mut at = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
             let end = answer.get_uri();
             let refused =
                 answer.status() == StatusCode::UNAUTHORIZED && get.authorization.is_some();
-            if !refused || at.parse::<Uri>().is_ok_and(|at| at == *end) || !is_same_server(url, end)
-            {
+            if !refused || !redirected || !is_same_server(url, end) {
                 break;
             }
-            at = end.to_string();
-            answer = self.follow(&at, &Get { query: &[], ..*get })?;
+            let at = end.to_string();
+            (answer, redirected) = self.follow(&at, &Get { query: &[], ..*get })?;
         }
         Ok(answer)
     }
@@ -105,13 +103,17 @@ impl Client {
         match answer.status() {
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => Ok(answer),
             _ => match redirect::target(&at, &answer).map_err(Failure::Redirect)? {
-                Some(next) => self.follow(&next.to_string(), &Get::default()),
+                Some(next) => {
+                    let followed = self.follow(&next.to_string(), &Get::default());
+                    followed.map(|(answer, _)| answer)
+                }
                 None => Ok(answer),
             },
         }
     }
 
-    fn follow(&self, url: &str, get: &Get<'_>) -> Result<Response<Body>, Failure> {
+    /// The answer of where redirects lead, and whether there was one.
+    fn follow(&self, url: &str, get: &Get<'_>) -> Result<(Response<Body>, bool), Failure> {
         let mut at = parsed(url)?;
         for redirects in 0..=MAX_REDIRECTS {
             let answer = self.once(&at, |agent| {
@@ -129,7 +131,7 @@ impl Client {
             })?;
             match redirect::target(answer.get_uri(), &answer).map_err(Failure::Redirect)? {
                 Some(next) => at = next,
-                None => return Ok(answer),
+                None => return Ok((answer, redirects > 0)),
             }
             let text = answer.into_body().into_with_config();
             let _ = io::copy(&mut text.limit(MAX_REDIRECT_TEXT).reader(), &mut io::sink());

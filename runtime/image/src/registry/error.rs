@@ -144,6 +144,8 @@ impl RegistryError {
     pub(crate) fn is_no_answer(&self) -> bool {
         match self {
             Self::Status { status, .. } if *status >= 500 => true,
+            // Who is asked again gets the same answer from it, but it is not the registry's.
+            Self::Proxy { .. } => true,
             other => other.is_transient(),
         }
     }
@@ -154,5 +156,20 @@ impl RegistryError {
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_refuses_is_not_asked_again_and_is_no_answer_of_the_registry() {
+        let refused = RegistryError::Proxy {
+            url: "https://registry.example/v2/".into(),
+            reason: "status 403".into(),
+        };
+        assert!(!refused.is_transient());
+        assert!(refused.is_no_answer());
     }
 }

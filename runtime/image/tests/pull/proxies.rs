@@ -1,6 +1,6 @@
 //! Proxies that variables of the environment name, and what goes by without them.
 
-use std::{fs, time::Instant};
+use std::fs;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use image::{Mirror, Registries, TlsConfig};
@@ -86,13 +86,11 @@ fn https_goes_through_a_tunnel_of_a_proxy_that_knows_us() {
         format!("http://{PROXY}"),
     ] {
         proxy.forget();
-        let began = Instant::now();
         let error = attempt(&bed, &known, &[("https_proxy", &wrong)]).expect_err("unknown");
         for part in ["far.test", PROXY, "407", "https_proxy takes its user"] {
             assert!(error.contains(part), "{error}");
         }
         assert_eq!(proxy.asked().len(), 1, "another attempt changes nothing");
-        assert!(began.elapsed().as_secs() < 8, "nor does waiting");
     }
 }
 
@@ -249,12 +247,10 @@ fn a_redirect_is_followed_by_its_own_way() {
 fn a_variable_that_names_no_proxy_is_an_error() {
     let bed = Bed::new("proxy-bad");
     let text = "socks5://me:secret@127.0.0.1:1080";
-    let began = Instant::now();
     let error = attempt(&bed, &Registries::default(), &[("HTTPS_PROXY", text)]);
     let error = error.expect_err("no proxy");
     for part in ["far.test", "HTTPS_PROXY", "http://USER:PASSWORD@PROXY:PORT"] {
         assert!(error.contains(part), "{error}");
     }
     assert!(!error.contains("secret"), "{error}");
-    assert!(began.elapsed().as_secs() < 8, "waiting changes nothing");
 }
