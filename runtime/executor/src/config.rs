@@ -51,6 +51,9 @@ pub struct Options {
     /// already, else by overlayfs where that works.
     #[arg(long, env = "FAIRLEAD_SNAPSHOTTER")]
     pub snapshotter: Option<SnapshotterName>,
+    /// Remove images that no task uses and that nobody has used for so long: 36h, 30d; default: never.
+    #[arg(long, env = "FAIRLEAD_PRUNE_IMAGES_AFTER", value_name = "DURATION", value_parser = age)]
+    pub prune_images_after: Option<Duration>,
     /// What to log: error, warn, info, debug, trace, or a filter such as info,executor=debug.
     #[arg(long, env = "FAIRLEAD_LOG", default_value = "info")]
     pub log: String,
@@ -133,23 +136,41 @@ fn interface(name: &str) -> Result<String, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
+    let limits = Duration::from_millis(100)..=Duration::from_secs(3600);
+    let duration = with_unit(text)?;
+    let fits = limits.contains(&duration);
+    fits.then_some(duration)
+        .ok_or_else(|| "out of range: 100ms to 60m".to_owned())
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let limits = Duration::from_secs(1)..=Duration::from_secs(100 * 366 * DAY);
+    let age = with_unit(text)?;
+    let fits = limits.contains(&age);
+    fits.then_some(age)
+        .ok_or_else(|| "out of range: 1s to a hundred years".to_owned())
+}
+
+/// Seconds of a day.
+const DAY: u64 = 24 * 3600;
+
+fn with_unit(text: &str) -> Result<Duration, String> {
     let split = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 = number
         .parse()
-        .map_err(|_| "no duration: 500ms, 2s, 1m".to_owned())?;
-    let duration = match unit {
-        "ms" => Duration::from_millis(number),
-        "s" => Duration::from_secs(number),
-        "m" => Duration::from_secs(number.saturating_mul(60)),
-        _ => return Err("a duration needs a unit: 500ms, 2s, 1m".to_owned()),
+        .map_err(|_| "no duration: 500ms, 2s, 1m, 36h, 30d".to_owned())?;
+    let seconds = match unit {
+        "ms" => return Ok(Duration::from_millis(number)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => DAY,
+        _ => return Err("a duration needs a unit: 500ms, 2s, 1m, 36h, 30d".to_owned()),
     };
-    if duration < Duration::from_millis(100) || duration > Duration::from_secs(3600) {
-        return Err("out of range: 100ms to 60m".to_owned());
-    }
-    Ok(duration)
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
 }
 
 #[cfg(test)]
@@ -162,6 +183,24 @@ mod tests {
         assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
         for bad in ["", "2", "s", "0s", "2h", "-1s", "99999999999999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ages_are_long() {
+        assert_eq!(age("36h"), Ok(Duration::from_secs(36 * 3600)));
+        assert_eq!(age("30d"), Ok(Duration::from_secs(30 * 24 * 3600)));
+        for bad in [
+            "",
+            "2",
+            "999ms",
+            "0d",
+            "40000d",
+            "2w",
+            "-1d",
+            "99999999999999999999d",
+        ] {
+            assert!(age(bad).is_err(), "{bad}");
         }
     }
 

@@ -16,6 +16,7 @@ use crate::server;
 use crate::stop::Stop;
 use crate::store::{Store, StoreError};
 use crate::task;
+use crate::upkeep;
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,7 @@ pub async fn run(options: Options, stop: Stop) -> Result<(), DaemonError> {
         engine,
     };
     let interval = options.reconcile_interval;
+    let prune_images_after = options.prune_images_after;
     let node = Arc::new(Node::restore(options, shim, images, store, content).await?);
     let (plane, plane_ended) = Plane::start(settings, interval, PlaneHost(Arc::clone(&node)))?;
     node.attach(plane.clone());
@@ -101,7 +103,9 @@ pub async fn run(options: Options, stop: Stop) -> Result<(), DaemonError> {
 
     tracing::info!(socket = %socket.display(), engine = plane.facts().engine.name(), "ready");
     tell("READY=1");
+    let pruning = upkeep::prune_images(Arc::clone(&node.images), prune_images_after);
     let result = tokio::select! {
+        never = pruning => match never {},
         result = server::serve(node, listener, group) => result.map_err(DaemonError::from),
         result = stop.wait() => result.map_err(DaemonError::Signals),
         _ = plane_ended => Err(DaemonError::PlaneEnded),

@@ -20,4 +20,5 @@ pub mod status;
 pub mod stop;
 pub mod store;
 pub mod task;
+pub mod upkeep;
 pub mod validate;

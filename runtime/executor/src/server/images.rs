@@ -99,9 +99,13 @@ impl Images for Service {
         request: Request<tonic::Streaming<v1::LoadArchiveRequest>>,
     ) -> Result<Response<v1::LoadArchiveResponse>, Status> {
         let requests = request.into_inner();
-        let _turn = self.transfer().await?;
+        let turn = self.transfer().await?;
         let (archive, sending) = Incoming::new();
-        let work = self.work(move |images| stored(images, images.load_stream(archive)?));
+        let work = self.work(move |images| {
+            // Until this has ended: who asked for it may go away before.
+            let _turn = turn;
+            stored(images, images.load_stream(archive)?)
+        });
         let sending = sending.send_all(requests, |request| Ok(request.piece));
         // Once one has failed, the other is not waited for.
         let (images, ()) = tokio::try_join!(work, sending)?;
@@ -145,9 +149,10 @@ impl Images for Service {
             return Err(invalid("options", "missing: they are the first message"));
         };
         let import = import_of(options)?;
-        let _turn = self.transfer().await?;
+        let turn = self.transfer().await?;
         let (archive, sending) = Incoming::new();
         let work = self.work(move |images| {
+            let _turn = turn;
             let image = images.import(archive, &import)?;
             images.find(&image.id.to_string())
         });
@@ -345,9 +350,9 @@ fn status(error: &ImageError) -> Status {
             RegistryError::NotFound { .. } => Status::not_found(text),
             RegistryError::Denied { .. } => Status::permission_denied(text),
             RegistryError::Cancelled => Status::cancelled(text),
-            RegistryError::Transport { .. } | RegistryError::Status { .. } => {
-                Status::unavailable(text)
-            }
+            RegistryError::Transport { .. }
+            | RegistryError::Status { .. }
+            | RegistryError::Proxy { .. } => Status::unavailable(text),
             _ => Status::internal(text),
         },
         ImageError::Save { source, .. } => match **source {
@@ -358,6 +363,7 @@ fn status(error: &ImageError) -> Status {
         | ImageError::Archive(_)
         | ImageError::Layer { .. }
         | ImageError::Import(_)
+        | ImageError::Platform { .. }
         | ImageError::ImportPlatform { .. }
         | ImageError::Change(_) => Status::invalid_argument(text),
         _ => Status::internal(text),

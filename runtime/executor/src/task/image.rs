@@ -19,13 +19,10 @@ impl Follower {
         &mut self,
         local: &Local,
     ) -> Result<Option<(Image, Rootfs)>, StepError> {
-        // A daemon before this one may have come so far; what the name means may have changed since.
-        let (images, id) = (Arc::clone(&self.node.images), self.id.clone());
-        let known =
-            blocking(move || images.snapshot_of(&id).map_err(|e| StepError::of(&e))).await?;
-        let (image, pin) = match known {
-            Some((_, Some(image))) => (image, None),
-            _ => match self.image(local).await? {
+        let begun = self.begun_with().await?;
+        let (image, pin) = match begun {
+            Some(image) => (image, None),
+            None => match self.image(local).await? {
                 Some((image, pin)) => (image, Some(pin)),
                 None => return Ok(None),
             },
@@ -50,6 +47,25 @@ impl Follower {
                 SnapshotRoot::Directory { root } => Rootfs::Directory(root),
             };
             Ok(Some((image, rootfs)))
+        })
+        .await
+    }
+
+    /// The image of the root file system that a daemon before this one has made: what the name means may
+    /// have changed since. If that image was removed by force meanwhile, so is what was made of it: nothing
+    /// has run on it, and what the name means now may be another image.
+    async fn begun_with(&self) -> Result<Option<Image>, StepError> {
+        let (images, id) = (Arc::clone(&self.node.images), self.id.clone());
+        blocking(move || {
+            let failed = |e| StepError::of(&e);
+            match images.snapshot_of(&id).map_err(failed)? {
+                Some((_, Some(image))) => Ok(Some(image)),
+                Some((_, None)) => {
+                    images.remove_snapshot(&id).map_err(failed)?;
+                    Ok(None)
+                }
+                None => Ok(None),
+            }
         })
         .await
     }

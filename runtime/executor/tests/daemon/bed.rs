@@ -8,12 +8,15 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fairlead_api::v1::executor_client::ExecutorClient;
+use fairlead_api::v1::images_client::ImagesClient;
 use fairlead_api::v1::{self, TaskState};
 use tonic::transport::{Channel, Endpoint};
 
 pub struct Daemon {
     pub name: String,
     dir: tempfile::TempDir,
+    /// Further ones, from the next launch on.
+    pub arguments: Vec<String>,
     child: Option<Child>,
 }
 
@@ -48,6 +51,7 @@ impl Daemon {
         let mut daemon = Self {
             name,
             dir,
+            arguments: Vec::new(),
             child: None,
         };
         daemon.image();
@@ -125,7 +129,9 @@ impl Daemon {
             .append(true)
             .open(self.log_path())
             .unwrap();
-        self.child = Some(self.command().stderr(log).spawn().unwrap());
+        let mut command = self.command();
+        command.args(&self.arguments);
+        self.child = Some(command.stderr(log).spawn().unwrap());
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -153,10 +159,18 @@ impl Daemon {
 
     /// A client. Each call must be answered within [`PATIENCE`].
     pub async fn client(&self) -> ExecutorClient<Channel> {
+        ExecutorClient::new(self.channel().await)
+    }
+
+    pub async fn images(&self) -> ImagesClient<Channel> {
+        ImagesClient::new(self.channel().await)
+    }
+
+    async fn channel(&self) -> Channel {
         let uri = format!("unix://{}", self.socket().display());
         let endpoint = Endpoint::from_shared(uri).unwrap().timeout(PATIENCE);
         let channel = within("a connection to the daemon", endpoint.connect()).await;
-        ExecutorClient::new(channel.unwrap())
+        channel.unwrap()
     }
 
     /// What each thread of the daemon is in, as the kernel says: where one that hangs does so.
