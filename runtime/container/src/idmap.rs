@@ -180,7 +180,11 @@ fn by_helper(pid: i32, helper: &str, map: &[LinuxIdMapping], path: &str) -> Setu
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!("{helper}: {}", said.trim())))
+    let said = said.trim();
+    Err(failed(format!(
+        "these ids are not the caller's own, and {helper} does not grant them ({said}): /etc/subuid and \
+         /etc/subgid say who has which"
+    )))
 }
 
 #[cfg(test)]
