@@ -73,6 +73,45 @@ run_suites() {
     done 3<"$1/suites"
 }
 
+# run_tests FOLDER PROGRAM TEST...: these tests, which all must be there: who gives one another name is told.
+run_tests() {
+    local there
+    there=$("$2" --list --exact "${@:3}" | grep -c ': test$' || true)
+    if ((there != $# - 2)); then
+        printf 'there are %d of these %d tests: %s\n' "$there" $(($# - 2)) "${*:3}"
+        return 1
+    fi
+    run_suite "$1" "$2" --exact "${@:3}"
+}
+
+# What is run in the virtual machine of suites that take five to ten minutes each there. Most of what they test
+# is the same on every kernel. Here is what its file systems and namespaces have a part in: layers that other
+# tools have made, of everything that a file system can hold, unpacked and saved again; a process that dies
+# while it writes them; and one test of each way to a registry (TLS, passwords, proxies), whose programs come
+# with the distribution.
+declare -A part=(
+    ['runtime/image pull']='content::everything_that_umoci_unpacks_is_there
+        content::what_buildah_builds_is_there
+        killed::a_pull_that_is_killed_at_some_moment_is_gone_on_with
+        login::a_password_comes_with_the_task_or_by_configuration
+        proxies::https_goes_through_a_tunnel_of_a_proxy_that_knows_us
+        tls::only_known_authorities_are_trusted'
+    ['runtime/image save']='same::new_sparse_maps_and_attributes'
+)
+
+# run_parts RESULTS FILTER: of those in RESULTS/parts, which are lines as those of RESULTS/suites.
+run_parts() {
+    local name folder program test tests
+    while IFS=$'\t' read -r -u 3 _ name folder program; do
+        tests=()
+        for test in ${part[$name]-}; do
+            [[ $test != *"$2"* ]] || tests+=("$test")
+        done
+        ((${#tests[@]})) || continue
+        suite "$1" "$name, a part" run_tests "$folder" "$program" "${tests[@]}"
+    done 3<"$1/parts"
+}
+
 # What of the integration tests is run for the second engine too: what a client sees of a published
 # port (each replica, its own address, one client port through many nodes), and draining.
 second_engine=(
@@ -111,5 +150,6 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     mount --bind /var/lib/tests /t
     export TMPDIR=/t
     run_suites "$1" "$2"
+    run_parts "$1" "$2"
     run_second_engine "$1" "$2"
 fi

@@ -1,10 +1,11 @@
 //! What a task's image needs of its registry, and what becomes of it beside the task.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fairlead_tests::{Cluster, Node, sh, wait_for};
+use nix::sys::signal::Signal::{self, SIGKILL, SIGTERM};
 use serde_json::{Value, json};
 
 use crate::registry::{LINE, Line, PASSWORD, REGISTRY, Registry, USER};
@@ -51,10 +52,18 @@ fn file_of(node: &Node, task: &str, file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// A folder of the store of images.
+fn store(node: &Node, folder: &str) -> PathBuf {
+    node.dir.join("state/images").join(folder)
+}
+
+fn entries(node: &Node, folder: &str) -> usize {
+    fs::read_dir(store(node, folder)).expect(folder).count()
+}
+
 /// Folders of layers that are on the disk.
 fn layers(node: &Node) -> usize {
-    let folders = fs::read_dir(node.dir.join("state/images/l")).expect("the store's layers");
-    folders.count()
+    entries(node, "l")
 }
 
 #[test]
@@ -231,6 +240,91 @@ fn a_task_that_goes_while_its_image_comes_holds_nobody_up() {
     line.pass(None);
     node.await_task("u", "running");
     assert_eq!(images(node)[0]["tasks"], json!(["u"]));
+}
+
+/// A file that cannot be compressed, and where in it a layer that is little else is held up.
+const NOISE: usize = 6 << 20;
+const MIDDLE: usize = 3 << 20;
+
+/// Far more than the head of an answer.
+const HEAD: usize = 4 << 10;
+
+#[test]
+fn a_daemon_that_ends_while_an_image_comes_goes_on_where_it_was() {
+    let mut cluster = Cluster::new("pullkilled", 1);
+    let noise = cluster.root().join("etc/noise").display().to_string();
+    sh(&format!("head -c {NOISE} /dev/urandom >{noise}"));
+    let noise = fs::read(noise).expect("what cannot be compressed");
+    let _served = Registry::new(&cluster);
+    let line = Line::new(&cluster, 0);
+    line.pass(None);
+    let manifest = cluster.node(1).exec(&format!(
+        "skopeo inspect --raw --tls-verify=false docker://{REGISTRY}/web:1"
+    ));
+    let manifest: Value = serde_json::from_str(&manifest).expect("a manifest");
+    assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(1));
+    let [config, layer] = ["/config/digest", "/layers/0/digest"].map(|part| {
+        let digest = manifest.pointer(part).and_then(Value::as_str);
+        digest.expect(part).to_owned()
+    });
+    let rounds: [(&str, usize, Signal); 4] = [
+        ("/manifests/1", 0, SIGKILL),
+        (&config, 0, SIGKILL),
+        (&layer, MIDDLE, SIGKILL),
+        (&layer, MIDDLE, SIGTERM),
+    ];
+    for (round, (part, bytes, signal)) in rounds.into_iter().enumerate() {
+        let (task, what) = (format!("t{round}"), format!("{signal} at {part}"));
+        let image = format!("{LINE}/web:1");
+        line.hold_at(part, bytes);
+        cluster.task(&task, 1).set("/container/image", json!(image));
+        cluster.apply(&[]).expect("the assignment is good");
+        let blob = store(cluster.node(1), "blobs").join(layer.trim_start_matches("sha256:"));
+        let came = || fs::metadata(&blob).map_or(0, |file| file.len());
+        line.await_stop();
+        wait_for("what may pass to be on the disk", || {
+            let came = came();
+            match came + HEAD as u64 >= bytes as u64 {
+                true => Ok(()),
+                false => Err(format!("{came} bytes")),
+            }
+        });
+
+        cluster.node_mut(1).stop(signal);
+        let came = came();
+        let node = cluster.node_mut(1);
+        if bytes > 0 {
+            assert!(came < bytes as u64, "{came}: {what}");
+            let unpacked = entries(node, "tmp");
+            assert!(unpacked > 0 || signal == SIGTERM, "nothing was unpacked");
+        }
+        assert_eq!(entries(node, "images"), 0, "{what}");
+        // It answers while the registry does not.
+        node.start();
+        line.pass(None);
+        node.await_task(&task, "running");
+        // Who is held up for long asks again.
+        let asked = line.offsets(&layer);
+        let again = asked.get(1..).unwrap_or_default();
+        assert!(
+            asked.first() == Some(&0)
+                && again.iter().all(|offset| *offset == came)
+                && (bytes == 0 || !again.is_empty()),
+            "{what}: {came} bytes had come, and it was asked for from {asked:?}"
+        );
+        let path = format!("/proc/{}/root/etc/noise", node.task_pid(&task));
+        assert!(fs::read(&path).expect(&path) == noise, "{what}");
+        for folder in ["tmp", "blobs"] {
+            assert_eq!(entries(node, folder), 0, "{folder}: {what}");
+        }
+
+        cluster.remove_task(&task);
+        cluster.apply(&[]).expect("the assignment is good");
+        let node = cluster.node(1);
+        node.await_no_task(&task);
+        node.fairlead(&["image", "prune", "--all"]).expect("pruned");
+        assert_eq!(layers(node), 0, "the next one is to pull it anew");
+    }
 }
 
 #[test]

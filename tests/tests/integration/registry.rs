@@ -95,6 +95,7 @@ impl Registry {
 }
 
 /// A line to [`REGISTRY`] that carries so many bytes of its answers, and then nothing until it is opened.
+/// It knows what was asked for.
 pub(crate) struct Line {
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
@@ -113,10 +114,41 @@ struct Shared {
 struct State {
     /// Bytes that may pass yet; `None`: all.
     left: Option<usize>,
+    /// The end of a path, and what is left once that is asked for.
+    hold: Option<(String, usize)>,
+    asked: Vec<Asked>,
     /// Answers that wait.
     waiting: usize,
     over: bool,
     streams: Vec<TcpStream>,
+}
+
+/// A request.
+struct Asked {
+    path: String,
+    /// The byte that it wants to begin with.
+    offset: u64,
+}
+
+impl Asked {
+    fn parse(head: &str) -> Option<Self> {
+        let mut lines = head.lines();
+        let path = lines.next()?.split(' ').nth(1)?.to_owned();
+        let range = lines.find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let is_range = name.eq_ignore_ascii_case("range");
+            is_range.then(|| value.trim().to_owned())
+        });
+        let offset = match range {
+            None => 0,
+            Some(range) => range
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse()
+                .ok()?,
+        };
+        Some(Self { path, offset })
+    }
 }
 
 impl Line {
@@ -159,6 +191,22 @@ impl Line {
         self.shared.state().left = bytes;
         self.shared.changed.notify_all();
     }
+
+    /// Once a path is asked for that ends with this, so many more bytes pass, and then nothing. (They are to
+    /// be of that answer: nobody else may use the line then.)
+    pub(crate) fn hold_at(&self, path: &str, bytes: usize) {
+        let mut state = self.shared.state();
+        state.asked.clear();
+        state.hold = Some((path.to_owned(), bytes));
+    }
+
+    /// The bytes that requests wanted to begin with since [`Line::hold_at`], of paths that end with this.
+    pub(crate) fn offsets(&self, path: &str) -> Vec<u64> {
+        let state = self.shared.state();
+        let of_path = |asked: &&Asked| asked.path.ends_with(path);
+        let asked = state.asked.iter().filter(of_path);
+        asked.map(|asked| asked.offset).collect()
+    }
 }
 
 impl Drop for Line {
@@ -193,9 +241,9 @@ impl Shared {
         let mut state = self.state();
         state.streams.extend([first, second]);
         drop(state);
+        let own = Arc::clone(self);
         thread::spawn(move || {
-            let (mut from, mut to) = (from, to);
-            let _ = io::copy(&mut from, &mut to);
+            let _ = own.ask(&from, &to);
             let _ = to.shutdown(Shutdown::Write);
         });
         let own = Arc::clone(self);
@@ -203,6 +251,39 @@ impl Shared {
             let _ = own.carry(&server, &client);
             let _ = client.shutdown(Shutdown::Write);
         });
+    }
+
+    /// Carries requests, and notes them before the registry has them.
+    fn ask(&self, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        let (mut buffer, mut head) = (vec![0; 16 << 10], Vec::new());
+        loop {
+            let count = from.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            head.extend_from_slice(&buffer[..count]);
+            // Who pulls sends no bodies, and nothing before the last answer is there. What is no HTTP (TLS,
+            // which is tried first) does not end so.
+            if head.ends_with(b"\r\n\r\n") {
+                self.note(&String::from_utf8_lossy(&head));
+                head.clear();
+            }
+            to.write_all(&buffer[..count])?;
+        }
+    }
+
+    fn note(&self, head: &str) {
+        let Some(asked) = Asked::parse(head) else {
+            return;
+        };
+        let mut state = self.state();
+        let held = state
+            .hold
+            .take_if(|(path, _)| asked.path.ends_with(&**path));
+        if let Some((_, bytes)) = held {
+            state.left = Some(bytes);
+        }
+        state.asked.push(asked);
     }
 
     /// Carries answers, as far as they may pass.

@@ -1,5 +1,10 @@
 //! A daemon without a node behind it, for what the command line does with its answers.
 
+// Not every test needs all of it.
+#![allow(dead_code)]
+
+pub mod images;
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
@@ -7,6 +12,7 @@ use std::time::Duration;
 
 use fairlead_api::v1::change::Object;
 use fairlead_api::v1::executor_server::{Executor, ExecutorServer};
+use fairlead_api::v1::images_server::ImagesServer;
 use fairlead_api::v1::{self, event};
 use prost::Message;
 use tempfile::TempDir;
@@ -29,8 +35,11 @@ pub struct Script {
     pub logs: Vec<v1::LogEntry>,
     pub log_requests: Vec<v1::LogsRequest>,
     pub describe: v1::DescribeResponse,
+    /// The next pull; the others fail.
+    pub pull: Option<images::Pull>,
 }
 
+#[derive(Clone)]
 struct Double {
     script: Arc<Mutex<Script>>,
     events: watch::Sender<Vec<v1::Event>>,
@@ -233,7 +242,8 @@ impl Daemon {
         };
         runtime.spawn(
             tonic::transport::Server::builder()
-                .add_service(ExecutorServer::new(double))
+                .add_service(ExecutorServer::new(double.clone()))
+                .add_service(ImagesServer::new(double))
                 .serve_with_incoming(UnixListenerStream::new(listener)),
         );
         Self {

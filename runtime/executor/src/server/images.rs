@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use fairlead_api::v1::images_server::Images;
 use fairlead_api::v1::{self, import_image_request::Part, pull_image_response::Event};
 use image::{
-    Image, ImageError, Import, Name, PlatformError, PullEvent, PullOptions, Reference,
+    Image, ImageError, Import, LayerError, Name, PlatformError, PullEvent, PullOptions, Reference,
     RegistryError, SaveError, Stored,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -359,6 +359,12 @@ fn status(error: &ImageError) -> Status {
             SaveError::NoRecipe => Status::failed_precondition(text),
             _ => Status::data_loss(text),
         },
+        // What is wrong is here, and not in what was sent.
+        ImageError::Layer { source, .. } | ImageError::Import(source)
+            if matches!(**source, LayerError::Kernel { .. } | LayerError::Recipe(_)) =>
+        {
+            Status::internal(text)
+        }
         ImageError::Reference(_)
         | ImageError::Archive(_)
         | ImageError::Layer { .. }

@@ -80,7 +80,7 @@ impl Store {
         let image = self.install(reference, &plan)?;
         let after = Stamp::of(&file.metadata().map_err(open)?);
         if after == stamp && stamp.is_settled() {
-            self.remember(reference, stamp, &plan)?;
+            self.remember(reference, stamp, &plan);
         }
         Ok(image)
     }
@@ -151,7 +151,8 @@ impl Store {
             .transpose()
     }
 
-    fn remember(&self, reference: &Reference, stamp: Stamp, plan: &Plan) -> Result<(), ImageError> {
+    /// Only saves work: the image is here also when this cannot be written.
+    fn remember(&self, reference: &Reference, stamp: Stamp, plan: &Plan) {
         let mut state = self.state();
         let record = ArchiveRecord {
             stamp,
@@ -159,20 +160,15 @@ impl Store {
             names: plan.names.clone(),
         };
         state.archives.insert(reference.to_string(), record);
-        Ok(self
-            .disk
-            .write_json(&self.disk.archives(), &state.archives)?)
+        let written = self.disk.write_json(&self.disk.archives(), &state.archives);
+        if let Err(error) = written {
+            tracing::warn!(%reference, %error, "the archive will be read again after a restart");
+        }
     }
 
     fn give_names(&self, state: &mut State, id: &Digest, names: &[Name]) -> Result<(), ImageError> {
-        let mut changed = false;
-        for name in names {
-            changed |= state.names.insert(name.clone(), *id) != Some(*id);
-        }
-        if changed {
-            self.disk.write_json(&self.disk.names(), &state.names)?;
-        }
-        Ok(())
+        let named = names.iter().map(|name| (name.clone(), *id));
+        Ok(self.change_names(state, |names| names.extend(named))?)
     }
 
     /// Makes a planned image part of the store.
@@ -337,12 +333,20 @@ impl Store {
             }
         }
         record.manifests.sort();
+        let is_new = known.is_none();
         if known != Some(&record) {
             self.disk
                 .write_json(&self.image_path(&record.id), &record)?;
             state.images.insert(record.id, record.clone());
         }
-        self.give_names(state, &record.id, names)?;
+        if let Err(error) = self.give_names(state, &record.id, names) {
+            // Nobody would know of it.
+            if is_new {
+                self.disk.remove_file(&self.image_path(&record.id))?;
+                state.images.remove(&record.id);
+            }
+            return Err(error);
+        }
         image(state, &record)
     }
 
@@ -461,9 +465,14 @@ impl Store {
                 opaque: layer.unpacked.opaque_root,
                 bytes: layer.unpacked.bytes,
             };
-            self.place_kept(&layer.path, &record)?;
-            self.disk
-                .write_json(&self.layer_record_path(&record.chain_id), &record)?;
+            let written = self.place_kept(&layer.path, &record).and_then(|()| {
+                let path = self.layer_record_path(&record.chain_id);
+                self.disk.write_json(&path, &record)
+            });
+            if let Err(error) = written {
+                self.take_back(&layer.path, &record);
+                return Err(error.into());
+            }
             self.state().layers.insert(record.chain_id, record);
         }
         Ok(())
@@ -484,6 +493,27 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Undoes [`Store::place`] and [`Store::place_kept`] where there is no record: until the next open nobody
+    /// would find the files, and a full disk would stay full. They go with the scratch directory.
+    fn take_back(&self, path: &Path, record: &LayerRecord) {
+        // It is there where only its durability failed.
+        let _ = self
+            .disk
+            .remove_file(&self.layer_record_path(&record.chain_id));
+        let (to, from) = (Kept::beside(path), self.kept(record));
+        for (from, to) in [
+            (self.layer_path(&record.directory), path.to_owned()),
+            (from.recipe, to.recipe),
+            (from.replaced, to.replaced),
+        ] {
+            if let Err(error) = fs::rename(&from, &to)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %from.display(), %error, "it stays until the store is opened again");
+            }
+        }
     }
 
     /// Moves a layer's files to the first free number.

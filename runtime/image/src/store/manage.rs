@@ -1,7 +1,7 @@
 //! What is in the store, what uses it, and what can go.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -167,8 +167,9 @@ impl Store {
             if let Some(name) = by_name
                 && names.len() > 1
             {
-                state.names.remove(&name);
-                self.disk.write_json(&self.disk.names(), &state.names)?;
+                self.change_names(&mut state, |names| {
+                    names.remove(&name);
+                })?;
                 removed.untagged.push(name);
                 return Ok(removed);
             }
@@ -250,13 +251,32 @@ impl Store {
 
     /// Forgets an image and its names. The caller may have asked who uses it.
     pub(super) fn forget(&self, state: &mut State, id: &Digest) -> Result<(), StoreError> {
-        state.names.retain(|_, named| named != id);
-        self.disk.write_json(&self.disk.names(), &state.names)?;
-        state.archives.retain(|_, archive| archive.image != *id);
-        self.disk
-            .write_json(&self.disk.archives(), &state.archives)?;
+        // First what needs no room: a disk may be full, and this is how it gets empty. Names without an image
+        // are dropped by the next open.
         self.disk.remove_file(&self.image_path(id))?;
         state.images.remove(id);
+        state.names.retain(|_, named| named != id);
+        state.archives.retain(|_, archive| archive.image != *id);
+        let names = self.disk.write_json(&self.disk.names(), &state.names);
+        let archives = self.disk.write_json(&self.disk.archives(), &state.archives);
+        if let Err(error) = names.and(archives) {
+            tracing::warn!(image = %id, %error, "names of an image that was removed stay on the disk for now");
+        }
+        Ok(())
+    }
+
+    /// Changes what names mean: on the disk, and then here, so that what cannot be written is tried again.
+    pub(super) fn change_names(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&mut BTreeMap<Name, Digest>),
+    ) -> Result<(), StoreError> {
+        let mut names = state.names.clone();
+        change(&mut names);
+        if names != state.names {
+            self.disk.write_json(&self.disk.names(), &names)?;
+            state.names = names;
+        }
         Ok(())
     }
 

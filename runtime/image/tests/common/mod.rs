@@ -9,9 +9,11 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
-use image::{Digest, ImageError, OverlayMount, Reference, Store};
+use image::{Digest, ImageError, Options, OverlayMount, Reference, Store, StoreError};
 use serde_json::{Value, json};
 
 /// A directory that goes with everything in it, also when the test fails.
@@ -30,7 +32,21 @@ impl Place {
     }
 
     pub fn store(&self) -> Store {
-        Store::open(self.join("store")).expect("a store")
+        open_store(self.join("store"), Options::default())
+    }
+}
+
+/// Opens a store that may have been open before. A program that another test starts has our open files for a
+/// moment, until it becomes another one; and so the lock.
+pub fn open_store(root: impl AsRef<Path>, options: Options) -> Store {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        match Store::open_with(root.as_ref(), options.clone()) {
+            Err(ImageError::Store(StoreError::Locked { .. })) if Instant::now() < limit => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome.expect("a store"),
+        }
     }
 }
 

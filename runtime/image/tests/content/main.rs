@@ -147,7 +147,7 @@ fn stores(place: &Place) -> [Store; 2] {
             ..Options::default()
         };
         let path = place.join(&format!("store-{snapshotter}"));
-        Store::open_with(path, options).expect("a store")
+        open_store(path, options)
     })
 }
 

@@ -45,7 +45,7 @@ fn is_right(bed: &Bed, store: &image::Store, name: &str, n: u8) {
         "cd {}; ls; stat -c %a tmp; cat linked; stat -c %h which; sha256sum <tmp/file",
         point.display()
     );
-    let sum = image::Digest::of(&noise(1, 300_000));
+    let sum = image::Digest::of(noise(1, 300_000));
     assert_eq!(
         mounted(&mount, &point, &script),
         format!(

@@ -85,7 +85,7 @@ impl Bed {
             platform,
             ..Options::default()
         };
-        Store::open_with(self.path("store"), options).expect("a store")
+        open_store(self.path("store"), options)
     }
 
     /// Removes the store.

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
+mod full;
 mod loading;
 mod pinned;
 mod several;

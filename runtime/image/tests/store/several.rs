@@ -217,7 +217,7 @@ fn an_archive_of_too_much_is_refused() {
             limits,
             ..Options::default()
         };
-        Store::open_with(place.join("store"), options).expect("a store")
+        open_store(place.join("store"), options)
     };
     let listed = |images: &[(String, serde_json::Value)]| {
         let mut files = Vec::new();
