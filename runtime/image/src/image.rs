@@ -1,6 +1,9 @@
 //! An image that is ready to be used.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
 
 use oci_spec::image::{Config, ImageConfiguration};
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,8 @@ pub struct Image {
     pub names: Vec<Name>,
     /// Digests of the manifest, and of the indexes that led to it, where known.
     pub manifests: Vec<Digest>,
+    /// What its manifest says of it (image-spec `annotations.md`). They mean nothing to a task, unlike labels.
+    pub annotations: BTreeMap<String, String>,
     /// The whole configuration.
     pub config: ImageConfiguration,
     /// The files.

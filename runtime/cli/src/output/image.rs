@@ -1,5 +1,7 @@
 //! Images, for people and for programs.
 
+use std::collections::BTreeMap;
+
 use fairlead_api::v1;
 use serde::Serialize;
 
@@ -21,6 +23,8 @@ pub struct Image {
     pub used_nanos: u64,
     /// Ids of the tasks that have it.
     pub tasks: Vec<String>,
+    /// Those of the manifest.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl From<v1::Image> for Image {
@@ -33,6 +37,7 @@ impl From<v1::Image> for Image {
             created: image.created,
             used_nanos: image.used,
             tasks: image.tasks,
+            annotations: image.annotations.into_iter().collect(),
         }
     }
 }

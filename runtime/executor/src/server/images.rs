@@ -299,6 +299,7 @@ fn message(stored: Stored) -> v1::Image {
         created: stored.image.config.created().clone().unwrap_or_default(),
         used: u64::try_from(used.as_nanos()).unwrap_or(u64::MAX),
         tasks: stored.snapshots,
+        annotations: stored.image.annotations.into_iter().collect(),
     }
 }
 

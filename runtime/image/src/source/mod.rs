@@ -9,6 +9,7 @@ mod oci;
 pub(crate) mod registry;
 
 use std::{
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{self, Read},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -41,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) config: ImageConfiguration,
     /// The manifest's digest, and those of the indexes that led to it.
     pub(crate) manifests: Vec<Digest>,
+    /// The manifest's.
+    pub(crate) annotations: BTreeMap<String, String>,
     /// Names that the archive gives the image.
     pub(crate) names: Vec<Name>,
     /// Bottom first.
@@ -117,11 +120,20 @@ impl Plan {
             raw_config,
             config,
             manifests,
+            annotations: BTreeMap::new(),
             names,
             layers,
             downloads: None,
         })
     }
+}
+
+/// Annotations in an order of their own.
+fn sorted(annotations: &Option<HashMap<String, String>>) -> BTreeMap<String, String> {
+    let annotations = annotations.iter().flatten();
+    annotations
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// The images of an archive. Each is planned when it is its turn: what all of them say of themselves may not

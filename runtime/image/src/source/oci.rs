@@ -140,6 +140,7 @@ impl<'a> Reader<'a> {
                 let manifest: ImageManifest = self.parse(&digest.to_string(), &data)?;
                 let mut plan = self.image(&manifest)?;
                 (plan.manifests, plan.names) = (manifests, names);
+                plan.annotations = super::sorted(manifest.annotations());
                 return Ok(plan);
             }
             let index: ImageIndex = self.parse(&digest.to_string(), &data)?;

@@ -1,6 +1,6 @@
 //! Images of registries.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::de::DeserializeOwned;
@@ -149,6 +149,11 @@ impl Found {
         Ok(document.bytes)
     }
 
+    /// Of the manifest.
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        super::sorted(self.manifest.annotations())
+    }
+
     /// Plans the layers. `place` says where a blob's file is.
     pub(crate) fn plan(
         self,
@@ -193,6 +198,7 @@ impl Found {
         }
         let source = name.to_string();
         let mut plan = Plan::new(Path::new(&source), config, blobs, limits)?;
+        plan.annotations = self.annotations();
         plan.manifests = self.manifests;
         plan.names = vec![name.clone()];
         Ok((plan, downloads))

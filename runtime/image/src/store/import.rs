@@ -1,6 +1,6 @@
 //! Making an image of a root file system.
 
-use std::{io::Read, time::SystemTime};
+use std::{collections::BTreeMap, io::Read, time::SystemTime};
 
 use serde_json::{Value, json};
 
@@ -79,6 +79,7 @@ impl Store {
             id: Digest::of(&config),
             layers: chain,
             manifests: Vec::new(),
+            annotations: BTreeMap::new(),
             config,
         };
         self.keep(&mut self.state(), record, import.name.as_slice())

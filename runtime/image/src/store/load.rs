@@ -240,6 +240,7 @@ impl Store {
             id: plan.id,
             layers: chain,
             manifests: plan.manifests.clone(),
+            annotations: plan.annotations.clone(),
             config: plan.raw_config.clone(),
         };
         self.keep(&mut self.state(), record, &plan.names)
@@ -326,6 +327,11 @@ impl Store {
         names: &[Name],
     ) -> Result<Image, ImageError> {
         let known = state.images.get(&record.id);
+        if record.annotations.is_empty()
+            && let Some(known) = known
+        {
+            record.annotations.clone_from(&known.annotations);
+        }
         // One configuration can be reached through manifests that differ in compression.
         for manifest in known.into_iter().flat_map(|known| &known.manifests) {
             if !record.manifests.contains(manifest) {

@@ -16,7 +16,7 @@ mod snapshotter;
 mod volumes;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
     time::Duration,
@@ -341,6 +341,7 @@ impl Store {
             id: Digest::of(format!("dir:{}", real.display())),
             names: Vec::new(),
             manifests: Vec::new(),
+            annotations: BTreeMap::new(),
             config: ImageConfigurationBuilder::default()
                 .os(self.options.platform.os.clone())
                 .architecture(self.options.platform.architecture.clone())
@@ -374,6 +375,7 @@ fn image(state: &State, record: &ImageRecord) -> Result<Image, ImageError> {
         id: record.id,
         names: state.names_of(&record.id),
         manifests: record.manifests.clone(),
+        annotations: record.annotations.clone(),
         config,
         rootfs: RootFs::Layers(record.layers.clone()),
         extensions,

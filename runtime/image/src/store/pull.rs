@@ -138,6 +138,7 @@ impl Store {
         self.note_use(&id);
         let mut record = record.clone();
         record.manifests.clone_from(&found.manifests);
+        record.annotations = found.annotations();
         let image = self.keep(&mut state, record, std::slice::from_ref(name))?;
         let pin = self.pin(&state, user, &image);
         Ok(Some((image, pin)))

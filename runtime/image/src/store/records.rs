@@ -36,6 +36,9 @@ pub(super) struct ImageRecord {
     /// Chain ids, bottom first.
     pub(super) layers: Vec<Digest>,
     pub(super) manifests: Vec<Digest>,
+    /// Of the manifest that came last and had some.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) annotations: BTreeMap<String, String>,
     /// The configuration as it was, byte for byte; its digest is the id.
     pub(super) config: String,
 }

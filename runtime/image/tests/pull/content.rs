@@ -489,3 +489,48 @@ fn an_image_is_used_when_it_is_pulled_again_and_until_its_last_task_ends() {
     let (gone, _) = store.prune(true, 10 * day).expect("pruned");
     assert_eq!(gone, []);
 }
+
+/// What a manifest says of the image is kept, from wherever it comes, and changes nothing else.
+#[test]
+fn annotations_come_with_the_manifest() {
+    let bed = Bed::new("annotations");
+    let registry = bed.registry();
+    let layers = [tar_of(&[("a", b"1")])];
+    let mut made = Made::new(Form::Oci, &layers, gzip);
+    let said = |version: &str| json!({"org.opencontainers.image.version": version, "b": ""});
+    let of = |image: &image::Image| json!(image.annotations);
+    made.push(REGISTRY, "app", "plain");
+    for version in ["1", "2"] {
+        made.manifest["annotations"] = said(version);
+        made.push(REGISTRY, "app", version);
+    }
+    let name = |tag: &str| registry.name(&format!("app:{tag}"));
+    let store = bed.store();
+    let id = pull(&store, &name("1")).expect("an image").id;
+    let newer = pull(&store, &name("2")).expect("the same image");
+    assert_eq!((newer.id, of(&newer)), (id, said("2")));
+    let plain = pull(&store, &name("plain")).expect("the same image");
+    assert_eq!(
+        (plain.id, of(&plain)),
+        (id, said("2")),
+        "it says nothing else"
+    );
+    drop(store);
+    let store = bed.store();
+    let kept = store
+        .resolve(&name("1").parse().expect("a name"))
+        .expect("it is here");
+    assert_eq!((of(&kept), kept.names.len()), (said("2"), 3));
+
+    sh(&format!(
+        "cd {}; skopeo copy -q --src-tls-verify=false docker://{} oci:layout:1",
+        bed.path("").display(),
+        name("1")
+    ));
+    let layout = format!("oci:{}:1", bed.path("layout").display());
+    let other = Store::open_with(bed.path("other"), Options::default()).expect("a store");
+    let loaded = other
+        .resolve(&layout.parse().expect("a layout"))
+        .expect("loaded");
+    assert_eq!((loaded.id, of(&loaded)), (id, said("1")));
+}
