@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 
 use netdp::Backend;
 
-use crate::lab::{self, Lab, ask, ask_udp, inside};
+use crate::client::{self, ask, ask_udp};
+use crate::lab::{self, Lab, inside};
 use crate::{answers, web};
 
 /// The underlay and the client have addresses of the ingress network's subnet, the client even a
@@ -154,7 +155,7 @@ fn the_gwbridge_isolates() {
     let listener = inside(&lab.client(), || {
         std::net::TcpListener::bind("192.0.2.100:9000").unwrap()
     });
-    let _stream = lab::connect_from(&lab.task(&a), "0.0.0.0:0", "192.0.2.100:9000").unwrap();
+    let _stream = client::connect_from(&lab.task(&a), "0.0.0.0:0", "192.0.2.100:9000").unwrap();
     assert_eq!(listener.accept().unwrap().1.ip().to_string(), "192.0.2.1");
 }
 
@@ -170,7 +171,7 @@ fn a_task_cannot_lie() {
     inside(&lab.task(&a), || {
         lab::sh("ip addr add 10.1.0.99/24 dev eth0")
     });
-    let lie = lab::connect_from(&lab.task(&a), "10.1.0.99:0", "10.1.0.12:80");
+    let lie = client::connect_from(&lab.task(&a), "10.1.0.99:0", "10.1.0.12:80");
     assert!(lie.is_err(), "another address");
     inside(&lab.task(&a), || {
         lab::sh("ip link set eth0 address 02:42:0a:01:00:63")
@@ -279,7 +280,7 @@ fn the_nodes_loopback_is_its_own() {
              ip route add 127.0.0.0/8 via 172.18.0.1 dev eth1",
         );
     });
-    let connect = || lab::connect_from(&lab.task(&a), "0.0.0.0:0", "127.0.0.1:9001");
+    let connect = || client::connect_from(&lab.task(&a), "0.0.0.0:0", "127.0.0.1:9001");
     assert!(connect().is_err());
     // It is the guard that hinders it.
     lab.exec("n1", "nft delete table netdev fairlead");

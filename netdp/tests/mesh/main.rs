@@ -2,13 +2,16 @@
 //! Needs root. Engine: what the kernel has, or `FAIRLEAD_TEST_ENGINE`.
 
 mod change;
+mod client;
+mod drain;
 mod lab;
 mod limits;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
-use lab::{Lab, ask, ask_udp, exchange};
+use client::{ask, ask_udp, exchange};
+use lab::Lab;
 use netdp::{Backend, Port, Protocol};
 
 /// Both nodes, two replicas; a third node with nothing but its ingress.
@@ -134,7 +137,7 @@ fn one_client_port_through_everything_at_once() {
         for node in nodes {
             for port in [8080, 8081] {
                 let to = format!("{node}:{port}");
-                let stream = lab::connect_from(&lab.client(), local, &to);
+                let stream = client::connect_from(&lab.client(), local, &to);
                 open.push((to.clone(), stream.unwrap_or_else(|e| panic!("{to}: {e}"))));
             }
         }

@@ -127,18 +127,21 @@ fn credentials_come_with_the_task_and_are_shown_to_nobody() {
     assert_eq!(files_with(&auth, &[&state, &run, &log]), [store]);
 }
 
+/// Runs a task with the image; what the image says it is.
+fn which(cluster: &mut Cluster, task: &str, image: &str) -> String {
+    cluster.task(task, 1).set("/container/image", json!(image));
+    cluster.apply(&[]).expect("the assignment is good");
+    cluster.node(1).await_task(task, "running");
+    file_of(cluster.node(1), task, "etc/which")
+}
+
 #[test]
 fn a_tag_that_has_moved_is_followed_if_its_registry_answers() {
     let mut cluster = Cluster::new("pullmoved", 1);
     let image = format!("{REGISTRY}/web:1");
     let root = cluster.root();
     let mark = |text: &str| fs::write(root.join("etc/which"), text).expect("a file");
-    let runs = |cluster: &mut Cluster, task: &str| {
-        cluster.task(task, 1).set("/container/image", json!(image));
-        cluster.apply(&[]).expect("the assignment is good");
-        cluster.node(1).await_task(task, "running");
-        file_of(cluster.node(1), task, "etc/which")
-    };
+    let runs = |cluster: &mut Cluster, task: &str| which(cluster, task, &image);
     mark("old");
     let mut served = Registry::new(&cluster);
     assert_eq!(runs(&mut cluster, "one"), "old");
@@ -188,12 +191,7 @@ fn what_the_operator_says_of_registries_counts() {
     let image = "registry.example/web:1";
     let root = cluster.root();
     let mark = |text: &str| fs::write(root.join("etc/which"), text).expect("a file");
-    let runs = |cluster: &mut Cluster, task: &str| {
-        cluster.task(task, 1).set("/container/image", json!(image));
-        cluster.apply(&[]).expect("the assignment is good");
-        cluster.node(1).await_task(task, "running");
-        file_of(cluster.node(1), task, "etc/which")
-    };
+    let runs = |cluster: &mut Cluster, task: &str| which(cluster, task, image);
     mark("old");
     let served = Registry::locked(&cluster);
     assert_eq!(runs(&mut cluster, "one"), "old");

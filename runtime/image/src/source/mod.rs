@@ -1,5 +1,5 @@
 //! Where images come from. Each source is read into a [`Plan`]: the configuration, and where each
-//! layer's bytes are. A registry will be one more source, with one more kind of [`Blob`].
+//! layer's bytes are, whatever the source: each is a kind of [`Blob`].
 
 mod archive;
 mod docker;

@@ -5,7 +5,7 @@
 //! being downloaded again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufWriter},
     path::Path,
     thread,
@@ -39,23 +39,29 @@ impl Again<'_> {
 impl Store {
     /// Which of the layers at the positions `missing` are here on top of others.
     pub(super) fn again(&self, plan: &Plan, missing: &[usize]) -> Again<'_> {
-        let state = self.state();
-        let by_diff_id: BTreeMap<Digest, &LayerRecord> = match &plan.downloads {
-            Some(_) => state.layers.values().map(|l| (l.diff_id, l)).collect(),
+        if plan.downloads.is_none() {
             // The archive is here, too.
-            None => BTreeMap::new(),
-        };
-        let same = |at: &usize| {
-            let layer = *by_diff_id.get(&plan.layers[*at].expected.diff_id)?;
-            let can_be = self.kept(layer).recipe.exists();
-            can_be.then(|| (*at, layer.clone()))
-        };
-        let layers: BTreeMap<_, _> = missing.iter().filter_map(same).collect();
-        let pinned = layers.values().map(|layer| layer.chain_id).collect();
-        Again {
-            layers,
-            _pin: self.claims.pin(pinned),
+            return Again {
+                layers: BTreeMap::new(),
+                _pin: self.claims.pin(BTreeSet::new()),
+            };
         }
+        let (mut layers, pin) = {
+            let state = self.state();
+            let by_diff_id: BTreeMap<Digest, &LayerRecord> =
+                state.layers.values().map(|l| (l.diff_id, l)).collect();
+            let same = |at: &usize| {
+                let layer = by_diff_id.get(&plan.layers[*at].expected.diff_id)?;
+                Some((*at, LayerRecord::clone(layer)))
+            };
+            let layers: BTreeMap<usize, LayerRecord> = missing.iter().filter_map(same).collect();
+            let pinned = layers.values().map(|layer| layer.chain_id).collect();
+            let pin = self.claims.pin(pinned);
+            (layers, pin)
+        };
+        // Those of older versions have none.
+        layers.retain(|_, layer| self.kept(layer).recipe.exists());
+        Again { layers, _pin: pin }
     }
 
     /// Unpacks the archive of the layer `from` into the new directory `path`.

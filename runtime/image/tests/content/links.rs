@@ -140,14 +140,13 @@ fn all_that_a_file_has_comes_with_it() {
 fn what_is_not_there_is_refused() {
     let place = Place::new("links-refused");
     let base = base();
-    for (entries, target, why) in [
-        (&[("h", Link, "nowhere", &b""[..])][..], "nowhere", "holds"),
-        (&[("h", Link, "sticky", b"")], "sticky", "no file"),
-        (&[("h", Link, "f/x", b"")], "f/x", "holds"),
+    for (entries, target) in [
+        (&[("h", Link, "nowhere", &b""[..])][..], "nowhere"),
+        (&[("h", Link, "sticky", b"")], "sticky"),
+        (&[("h", Link, "f/x", b"")], "f/x"),
         (
             &[("h", Link, "way", b""), ("i", Link, "way/no", b"")],
             "way/no",
-            "holds",
         ),
         (
             &[
@@ -155,7 +154,6 @@ fn what_is_not_there_is_refused() {
                 ("h", Link, "sticky/deep/t", b""),
             ],
             "sticky/deep/t",
-            "holds",
         ),
         (
             &[
@@ -163,12 +161,10 @@ fn what_is_not_there_is_refused() {
                 ("h", Link, "sticky/deep/t", b""),
             ],
             "sticky/deep/t",
-            "holds",
         ),
         (
             &[(".wh..wh..opq", Regular, "", b""), ("h", Link, "f", b"")],
             "f",
-            "holds",
         ),
         (
             &[
@@ -177,7 +173,6 @@ fn what_is_not_there_is_refused() {
                 ("h", Link, "sticky/own/t", b""),
             ],
             "sticky/own/t",
-            "holds",
         ),
         (
             &[
@@ -185,7 +180,6 @@ fn what_is_not_there_is_refused() {
                 ("h", Link, "sticky/deep/t", b""),
             ],
             "sticky/deep/t",
-            "holds",
         ),
         // Out of all layers.
         (
@@ -194,12 +188,10 @@ fn what_is_not_there_is_refused() {
                 ("h", Link, "out/passwd", b""),
             ],
             "out/passwd",
-            "holds",
         ),
         (
             &[("loop", Symlink, "loop/x", b""), ("h", Link, "loop/x", b"")],
             "loop/x",
-            "holds",
         ),
     ] {
         let layers = [base.clone(), layer(entries)];
@@ -218,7 +210,11 @@ fn what_is_not_there_is_refused() {
                 panic!("{source}");
             };
             assert!(reason.contains(&format!("`{target}`")), "{reason}");
-            assert!(reason.contains(why), "{reason}");
+            let why = match target {
+                "sticky" => "is no file",
+                _ => "neither the layer nor one below it holds",
+            };
+            assert!(reason.ends_with(why), "{reason}");
         }
     }
 }
