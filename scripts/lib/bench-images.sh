@@ -6,6 +6,7 @@
 measure_images() {
     local place=$state_dir/images arguments=()
     ((!quick)) || arguments+=(--quick)
+    [[ ! $images_place ]] || arguments+=(--place "$images_place")
     mkdir -p "$place"
     # In a process tree of its own, whose registry ends with it however it ends.
     unshare --net --mount --pid --fork --kill-child --mount-proc -- \
@@ -19,6 +20,7 @@ describe_images() {
     tell_images clock "$(clock)"
     tell_images load "$load"
     tell_images rounds "$rounds"
+    tell_images place "$(if [[ $images_on ]]; then findmnt -no FSTYPE -T "$images_on"; else echo tmpfs; fi)"
     tell_images skopeo "$(skopeo --version | awk '{ print $3 }')"
     tell_images umoci "$(umoci --version | awk '{ print $3 }')"
     tell_images podman "$(podman --version | awk '{ print $3 }')"

@@ -24,6 +24,7 @@ output and error are the command's, so is the exit status. See docs/vm.md.
   --copy PATH        show PATH from a copy in memory, made before the command starts (repeatable)
   --modules LIST     kernel modules to load first, separated by commas
   --kernel VERSION   another kernel release, as 6.1.0-37-amd64 (default: the distribution's)
+  --append WORDS     more words on the kernel's command line
   --console FILE     keep the kernel's messages in FILE
   --kvm              use /dev/kvm (default: software emulation)
   --icount           one processor whose clock counts instructions, 2 ns each
@@ -39,7 +40,7 @@ HELP
 # vm_parse ARGUMENT...: sets the opt_ variables and the array `command`.
 # shellcheck disable=SC2034 # they are read by scripts/vm
 vm_parse() {
-    opt_cwd=$PWD opt_timeout=1800 opt_smp=2 opt_memory=4096 opt_disk='' opt_kernel='' opt_console=''
+    opt_cwd=$PWD opt_timeout=1800 opt_smp=2 opt_memory=4096 opt_disk='' opt_kernel='' opt_console='' opt_append=''
     opt_kvm=0 opt_icount=0 opt_shell=0 opt_prepare=0
     opt_cache=${XDG_CACHE_HOME:-$HOME/.cache}/fairlead/vm
     opt_env=() opt_share=() opt_expose=() opt_copy=() opt_modules=() command=()
@@ -47,7 +48,7 @@ vm_parse() {
     while (($#)); do
         case $1 in
             --cwd | --env | --timeout | --smp | --memory | --disk | --share | --expose | --copy | \
-                --modules | --kernel | --console | --cache)
+                --modules | --kernel | --append | --console | --cache)
                 (($# > 1)) || die_usage "$1 needs a value"
                 ;;
         esac
@@ -80,6 +81,7 @@ vm_parse() {
                 [[ $2 =~ ^[0-9][A-Za-z0-9.+~-]*$ ]] || die_usage "--kernel: not a release: $2"
                 opt_kernel=$2
                 ;;
+            --append) opt_append=$2 ;;
             --console) opt_console=$2 ;;
             --cache) opt_cache=$(realpath -m -- "$2") ;;
             --kvm) opt_kvm=1 ;;

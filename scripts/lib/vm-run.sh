@@ -18,6 +18,7 @@ $bb ln -sf pts/ptmx /dev/ptmx
 mount_new tmpfs /dev/shm mode=1777
 mount_new mqueue /dev/mqueue nosuid,nodev,noexec
 mount_new bpf /sys/fs/bpf mode=700
+mount_new securityfs /sys/kernel/security nosuid
 mount_new cgroup2 /sys/fs/cgroup nsdelegate
 for controller in cpu cpuset io memory pids; do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null

@@ -7,7 +7,7 @@ use crate::fault::{self, Role};
 use crate::gate::{ATTACHED, HOOKED, Report, Starter, await_word, tell};
 use crate::hooks::{self, Identity, Point};
 use crate::mask::{self, Null};
-use crate::mounts::{self, CgroupView, Sources, root_propagation};
+use crate::mounts::{self, CgroupView, Label, Sources, root_propagation};
 use crate::namespaces::Namespaces;
 use crate::procfs::ProcFs;
 use crate::root::{Links, Root};
@@ -273,7 +273,10 @@ fn build_root(plan: &mut Plan<'_>, procfs: &ProcFs) -> Setup<Root> {
         cgroup: plan.cgroup,
         own_namespace: plan.namespaces.makes(LinuxNamespaceType::Cgroup),
     };
-    let label = linux.mount_label().as_deref();
+    let label = Label {
+        context: linux.mount_label().as_deref().unwrap_or_default(),
+        own_queues: plan.namespaces.makes(LinuxNamespaceType::Ipc),
+    };
     mounts::mount_all(
         &mut root,
         list,

@@ -52,7 +52,10 @@ def markdown(results):
         f"podman {context['podman']}.",
         "",
     ]
-    lines += ["From a registry on the same machine, which takes its part of the processors, into a tmpfs. Seconds:"]
+    lines += [
+        "From a registry on the same machine, which takes its part of the processors, into "
+        + ("a tmpfs. Seconds:" if context["place"] == "tmpfs" else f"{context['place']}, until all is on the disk. Seconds:")
+    ]
     lines += ["median (smallest to largest, or where eight of ten samples are). Ratios: within a round. Busy: the time that"]
     lines += ["processors worked, without the registry. Memory: the most that the largest process had; of others than"]
     lines += ["ours, what is less than the measuring program's own 20 MiB is not seen."]

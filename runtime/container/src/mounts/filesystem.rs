@@ -13,15 +13,24 @@ use nix::unistd::{Gid, Uid, fchownat};
 use oci_spec::runtime::Mount;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// File systems of the kernel's own, whose files have labels already.
-const SHARED: [&str; 2] = ["proc", "sysfs"];
+/// File systems of the kernel's own, which are there before they are mounted: they take no label.
+const SHARED: [&str; 3] = ["proc", "sysfs", "mqueue"];
+
+/// The label of what is mounted.
+#[derive(Clone, Copy)]
+pub struct Label<'a> {
+    /// The SELinux context of new file systems, `linux.mountLabel`; empty is none.
+    pub context: &'a str,
+    /// Whether the message queues are the container's own.
+    pub own_queues: bool,
+}
 
 /// Mounts a new file system at the destination, and returns it.
 pub fn mount(
     root: &Root,
     entry: &Mount,
     options: &MountOptions,
-    label: Option<&str>,
+    label: Label<'_>,
 ) -> Setup<OwnedFd> {
     let what = shown(entry);
     let Some(fs_type) = entry.typ() else {
@@ -33,10 +42,8 @@ pub fn mount(
         // A device that others may write to meanwhile, or that cannot be written.
         data.push(("ro".into(), None));
     }
-    if let Some(label) = label.filter(|l| !l.is_empty())
-        && !SHARED.contains(&fs_type.as_str())
-    {
-        data.push(("context".into(), Some(label.into())));
+    if !label.context.is_empty() && !SHARED.contains(&fs_type.as_str()) {
+        data.push(("context".into(), Some(label.context.into())));
     }
     let links = match fs_type.as_str() {
         "tmpfs" => links_at(entry.destination()),
@@ -69,6 +76,11 @@ pub fn mount(
         copy::tree(&target, &mount, &what)?;
         copy_owner(&target, &mount, &data, &what)?;
         sys::mount_setattr(&mount, false, options.set, 0, 0).step("set attributes of", &what)?;
+    }
+    if fs_type == "mqueue" && label.own_queues && !label.context.is_empty() {
+        // Or the container could make no queue.
+        sys::set_attribute(&mount, c"security.selinux", label.context.as_bytes())
+            .step("set label of", &what)?;
     }
     set_recursive(&mount, entry, options)?;
     sys::move_mount(&mount, &target).step("mount", &what)?;

@@ -7,6 +7,7 @@ mod options;
 
 pub use bind::Sources;
 pub use cgroup::{CgroupView, writable as writable_cgroups};
+pub use filesystem::Label;
 pub use options::{MountOptions, OPTION_NAMES, Recursive, root_propagation};
 
 use crate::error::{Context, Setup, SetupFailure};
@@ -19,13 +20,13 @@ use oci_spec::runtime::Mount;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Mounts all of them in order. `label` is the SELinux context of new file systems.
+/// Mounts all of them in order.
 pub fn mount_all(
     root: &mut Root,
     mounts: &[Mount],
     mut sources: Sources,
     cgroup: CgroupView<'_>,
-    label: Option<&str>,
+    label: Label<'_>,
 ) -> Setup<()> {
     // A new mount is private unless the one that it is put on is not, and the root is.
     let mut all_private = true;

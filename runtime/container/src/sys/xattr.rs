@@ -37,15 +37,28 @@ pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
             Err(Errno::ENODATA) => continue,
             Err(errno) => return Err(errno),
         };
-        let content = value.as_ptr().cast();
-        // SAFETY: both strings end in NUL; the kernel reads `length` bytes, which `value` has.
-        let set = unsafe { libc::setxattr(to.as_ptr(), attribute.as_ptr(), content, length, 0) };
-        match Errno::result(set) {
-            Ok(_) | Err(Errno::EOPNOTSUPP) => {}
+        match set(&to, attribute, &value[..length]) {
+            Ok(()) | Err(Errno::EOPNOTSUPP) => {}
             Err(errno) => return Err(errno),
         }
     }
     Ok(())
+}
+
+/// Sets one attribute.
+///
+/// # Errors
+/// The file system has no such attribute, or this process may not set it.
+pub fn set_attribute(of: impl AsFd, attribute: &CStr, value: &[u8]) -> Result<(), Errno> {
+    set(&name(of)?, attribute, value)
+}
+
+fn set(path: &CStr, attribute: &CStr, value: &[u8]) -> Result<(), Errno> {
+    let content = value.as_ptr().cast();
+    // SAFETY: both strings end in NUL; the kernel reads as many bytes as `value` has.
+    let result =
+        unsafe { libc::setxattr(path.as_ptr(), attribute.as_ptr(), content, value.len(), 0) };
+    Errno::result(result).map(drop)
 }
 
 fn name(fd: impl AsFd) -> Result<CString, Errno> {
