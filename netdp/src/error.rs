@@ -91,8 +91,10 @@ pub enum NetdpError {
         "this node's VTEP {0} is not an address of any of its interfaces: add it, or configure the node with one of its addresses"
     )]
     NoSuchVtep(IpAddr),
-    /// A device lacks whose other end is in another namespace. It is made again with that.
-    #[error("{namespace} has no link {link}: its other end could not be made")]
+    /// A device lacks whose other end is in another namespace. Both are made anew.
+    #[error(
+        "{namespace} has no link {link}: it could not be made, or somebody renamed it or took it away; it is made anew"
+    )]
     NoLink {
         /// Where it should be.
         namespace: String,

@@ -1,8 +1,10 @@
 //! The data plane of a node: every namespace of ours, brought to the desired state.
 
+mod going;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use crate::build::{self, Index, Underlay, View};
 use crate::desired::{Backend, Desired, Engine, Node, Protocol};
 use crate::error::NetdpError;
 use crate::features::{Feature, best_engine, has, probe};
-use crate::namespace::{Cleanup, Namespace, Spec, remove_record, settle};
+use crate::namespace::{Cleanup, Namespace, Spec, settle};
 use crate::netns::Netns;
 use crate::ports::PortTable;
 use crate::published::Published;
@@ -63,6 +65,8 @@ pub struct DataPlane {
     ports: PortTable,
     published: Published,
     underlay: Option<Underlay>,
+    /// What the underlay depends on is another than when it was looked at.
+    probe_due: bool,
     /// Since when endpoints drain, by id; a data plane before this one is not asked.
     draining: BTreeMap<String, Instant>,
     /// Whether leftovers of an earlier process have been looked for.
@@ -104,6 +108,7 @@ impl DataPlane {
             balancer: None,
             ports: PortTable::default(),
             underlay: None,
+            probe_due: false,
             draining: BTreeMap::new(),
             swept: false,
         })
@@ -157,6 +162,9 @@ impl DataPlane {
     /// Makes the kernel as `desired` says. Namespaces whose part of it did not change since the
     /// last call are left alone.
     pub fn apply(&mut self, desired: Arc<Desired>) -> Report {
+        let vteps = |desired: &Desired| desired.node.as_ref().map(|node| node.vteps.clone());
+        self.probe_due |=
+            vteps(&self.desired) != vteps(&desired) || self.desired.peers != desired.peers;
         self.desired = desired;
         self.run(false)
     }
@@ -173,6 +181,7 @@ impl DataPlane {
         let Some(node) = &desired.node else {
             // Its socket would keep the namespace alive.
             self.balancer = None;
+            self.underlay = None;
             let unwanted = self.unwanted(&BTreeSet::new());
             self.disconnect(&unwanted, &mut report);
             self.retire(unwanted, &mut report);
@@ -202,10 +211,14 @@ impl DataPlane {
         };
         // Without anything to build, an underlay that is not there yet is no fault.
         let underlay = if view.is_in_use() {
-            if verify || self.underlay.is_none() || self.node.spec.is_none() {
+            if verify || self.probe_due || self.underlay.is_none() || self.node.spec.is_none() {
                 self.probe_underlay(node, &desired, &mut report);
             }
             let Some(underlay) = self.underlay.clone() else {
+                // Nothing can be built; what nobody wants any more goes all the same.
+                let unwanted = self.unwanted(&objects(&view).into_iter().collect());
+                self.disconnect(&unwanted, &mut report);
+                self.retire(unwanted, &mut report);
                 return report;
             };
             underlay
@@ -258,6 +271,7 @@ impl DataPlane {
                 report.fail(&object, held.namespace.clean(cleanup, verify));
             }
         }
+        self.delete_halves(&mut report);
         self.list_networks(&view, &mut report);
         self.retire(unwanted, &mut report);
         let ports = view
@@ -324,11 +338,26 @@ impl DataPlane {
     }
 
     fn probe_underlay(&mut self, node: &Node, desired: &Desired, report: &mut Report) {
-        let socket = &mut self.node.namespace.route;
-        match underlay::probe(socket, node, desired.peers.values()) {
-            Ok(underlay) => self.underlay = Some(underlay),
-            // What was known before is better than nothing: an address may come back.
-            Err(error) => report.fail(&Object::Node, [error]),
+        // Tasks that only end, after everything left the assignment, this node's record too, ask for
+        // no tunnel.
+        if !(node.vteps.is_empty() && desired.endpoints.is_empty()) {
+            let socket = &mut self.node.namespace.route;
+            match underlay::probe(socket, node, desired.peers.values()) {
+                Ok(underlay) => {
+                    self.underlay = Some(underlay);
+                    self.probe_due = false;
+                }
+                // What was known before is better than nothing: an address may come back.
+                Err(error) => report.fail(&Object::Node, [error]),
+            }
+        }
+        if self.underlay.is_none() {
+            // A daemon before this one knew it.
+            let built = self.node.namespace.mtu_as_built(&self.settings.gwbridge);
+            match built {
+                Ok(mtu) => self.underlay = mtu.map(|mtu| Underlay { mtu }),
+                Err(error) => report.fail(&Object::Node, [error]),
+            }
         }
     }
 
@@ -434,83 +463,6 @@ impl DataPlane {
             }
         }
     }
-
-    /// Every namespace that is not wanted, with its file; the first time also those that an earlier
-    /// process left. Tasks come before the networks that they are in.
-    fn unwanted(&self, wanted: &BTreeSet<Object>) -> Vec<(Object, PathBuf)> {
-        let mut unwanted: Vec<(Object, PathBuf)> = Vec::new();
-        for object in self.others.keys().filter(|object| !wanted.contains(object)) {
-            match object {
-                Object::Sandbox(id) => unwanted.push((object.clone(), self.sandbox_path(id))),
-                Object::Network(id) => unwanted.push((object.clone(), self.network_path(id))),
-                Object::Node | Object::Service(_) => {}
-            }
-        }
-        if !self.swept {
-            unwanted.extend(self.leftovers(wanted));
-        }
-        unwanted.sort_by_key(|(object, _)| matches!(object, Object::Network(_)));
-        unwanted.dedup();
-        unwanted
-    }
-
-    /// Deletes the devices of these networks that matter outside of their namespaces.
-    fn disconnect(&mut self, networks: &[(Object, PathBuf)], report: &mut Report) {
-        for (object, path) in networks {
-            if matches!(object, Object::Network(_)) {
-                let record = build::record(&self.settings.run_dir, path);
-                let held = self.others.get_mut(object);
-                report.fail(object, disconnect(held, path, &record));
-            }
-        }
-    }
-
-    /// Takes these namespaces down.
-    fn retire(&mut self, unwanted: Vec<(Object, PathBuf)>, report: &mut Report) {
-        let mut all = true;
-        for (object, path) in unwanted {
-            let record = build::record(&self.settings.run_dir, &path);
-            match remove_record(&record).and_then(|()| Netns::remove(&path)) {
-                Ok(()) => drop(self.others.remove(&object)),
-                Err(error) => {
-                    all = false;
-                    report.fail(&object, [error]);
-                }
-            }
-        }
-        self.swept |= all;
-    }
-
-    /// Takes everything of ours out of the node's own namespace.
-    fn clear_node(&mut self, verify: bool, report: &mut Report) {
-        let nothing = Spec {
-            shared: true,
-            ..Spec::default()
-        };
-        let cleanup = sync(&mut self.node, &Object::Node, nothing, None, verify, report);
-        if let Some(cleanup) = cleanup {
-            let errors = self.node.namespace.clean(cleanup, true);
-            report.fail(&Object::Node, errors);
-        }
-    }
-
-    /// Namespaces of ours that nobody wants, by their files.
-    fn leftovers(&self, wanted: &BTreeSet<Object>) -> Vec<(Object, PathBuf)> {
-        let directory = self.settings.run_dir.join("netns");
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        let objects = entries.filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let object = match name.split_once('-')? {
-                ("net", id) => Object::Network(id.to_owned()),
-                ("task", id) => Object::Sandbox(id.to_owned()),
-                _ => return None,
-            };
-            Some((object, entry.path()))
-        });
-        objects
-            .filter(|(object, _)| !wanted.contains(object))
-            .collect()
-    }
 }
 
 /// Every namespace that should be, but the node's.
@@ -564,25 +516,4 @@ fn sync(
     held.spec = synced.errors.is_empty().then_some(spec);
     report.fail(object, synced.errors);
     Some(synced.cleanup)
-}
-
-/// Deletes a network's devices that matter outside of its namespace, whether that is open or left by
-/// an earlier process.
-fn disconnect(held: Option<&mut Held>, path: &Path, record: &Path) -> Vec<NetdpError> {
-    let delete = |namespace: &mut Namespace| match namespace.disconnect(build::NODE_LEG) {
-        Ok(errors) => errors,
-        Err(error) => vec![error],
-    };
-    match held {
-        Some(held) => delete(&mut held.namespace),
-        // A file that is no namespace: nothing is in it.
-        None => {
-            let name = "a leftover".to_owned();
-            let open = |netns| Namespace::open(name, netns, record.to_owned());
-            match Netns::open(path).and_then(open) {
-                Ok(mut namespace) if Netns::is_mounted(path) => delete(&mut namespace),
-                _ => Vec::new(),
-            }
-        }
-    }
 }

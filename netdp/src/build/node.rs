@@ -292,7 +292,7 @@ fn ingress_source(view: &View<'_>, ip: Ip) -> Vec<Rule> {
 }
 
 /// What must pass the node's other firewalls: what goes through our own devices, which our own
-/// table guards, and the tunnel.
+/// table guards, and the tunnel. A rule with another comment is another rule.
 fn guards(view: &View<'_>) -> Vec<Guard> {
     let accept = || vec![Expr::verdict(&Verdict::Accept)];
     let mut guards = Vec::new();
@@ -307,7 +307,8 @@ fn guards(view: &View<'_>) -> Vec<Guard> {
                 accept(),
             ]
             .concat();
-            input.push(rule("fairlead: tunnel", expressions));
+            let comment = format!("fairlead: tunnel, UDP port {}", view.node.vxlan_port);
+            input.push(rule(comment, expressions));
         }
         if has(view, ip) {
             let devices = [view.gwbridge, names::INGRESS_LEG];
@@ -316,14 +317,15 @@ fn guards(view: &View<'_>) -> Vec<Guard> {
                 .take(if has_ingress(view, ip) { 2 } else { 1 });
             for device in devices {
                 let comes = [super::ip::came_by(device), accept()].concat();
-                forward.push(rule("fairlead: from our device", comes));
+                forward.push(rule(format!("fairlead: from {device}"), comes));
                 let goes = [goes_by(device), accept()].concat();
-                forward.push(rule("fairlead: to our device", goes));
+                forward.push(rule(format!("fairlead: to {device}"), goes));
             }
         }
         if has_ingress(view, ip) {
             let comes = [super::ip::came_by(names::INGRESS_LEG), accept()].concat();
-            input.push(rule("fairlead: answers of the mesh", comes));
+            let comment = format!("fairlead: answers by {}", names::INGRESS_LEG);
+            input.push(rule(comment, comes));
         }
         guards.push(Guard {
             family,

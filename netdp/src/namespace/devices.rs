@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
@@ -135,6 +136,44 @@ impl Namespace {
             }
         }
         self.execute(requests, synced);
+    }
+
+    /// Deletes the near ends of veths whose far ends lack: `lost` has the namespace's file and the
+    /// name of each. Only both together can be made anew, which the next comparison does.
+    pub(crate) fn delete_halves(
+        &mut self,
+        spec: &Spec,
+        lost: &[(PathBuf, String)],
+    ) -> Result<Vec<NetdpError>, NetdpError> {
+        let is_lost = |link: &&Link| match &link.kind {
+            LinkKind::Veth(peer) => {
+                let mut lost = lost.iter();
+                lost.any(|(netns, name)| *netns == peer.netns && *name == peer.name)
+            }
+            _ => false,
+        };
+        let halves: Vec<&Link> = spec.links.iter().filter(is_lost).collect();
+        if halves.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self.dump("links", dump::links)?;
+        let found = halves.into_iter().filter_map(|half| found.get(&half.name));
+        let requests = found.map(|half| {
+            let message = RouteNetlinkMessage::DelLink(links::by_index(half.index));
+            self.request("delete", &format!("link {}", half.name), 0, message)
+        });
+        let requests = requests.collect();
+        Ok(self.route.execute(requests))
+    }
+
+    /// MTU of the devices here that are ours, whichever process made them; `bridge` is not asked,
+    /// its MTU is that of its ports, or none in particular.
+    pub(crate) fn mtu_as_built(&mut self, bridge: &str) -> Result<Option<u32>, NetdpError> {
+        let found = self.dump("links", dump::links)?;
+        let ours = found
+            .values()
+            .filter(|link| link.alias.starts_with(links::OWNER) && link.name != bridge);
+        Ok(ours.map(|link| link.mtu).min())
     }
 
     pub(super) fn excess_links(

@@ -15,7 +15,7 @@ use crate::conntrack::{self, Pin};
 use crate::error::NetdpError;
 use crate::netlink::{NetlinkError, Request, RouteSocket};
 use crate::netns::Netns;
-use crate::nft::NftSocket;
+use crate::nft::{Foreign, NftSocket};
 
 /// One namespace with its sockets.
 #[derive(Debug)]
@@ -26,7 +26,10 @@ pub(crate) struct Namespace {
     pub(crate) route: RouteSocket,
     pub(crate) nft: NftSocket,
     tables: Committed,
-    record: Record,
+    foreign: Foreign,
+    pub(super) record: Record,
+    /// It was us who switched forwarding of IPv6 on.
+    pub(super) router: bool,
     pub(super) sysctls: Vec<Sysctl>,
     /// Links were brought up since the last [`super::settle`].
     pub(super) unsettled: bool,
@@ -58,13 +61,16 @@ impl Namespace {
         let (route, nft) = sockets.map_err(NetdpError::system(format!(
             "open netlink sockets in {name}"
         )))?;
+        let record = Record::open(record);
         Ok(Self {
+            router: record.router(),
             name,
             netns,
             route,
             nft,
             tables: Committed::default(),
-            record: Record::open(record),
+            foreign: Foreign::default(),
+            record,
             sysctls: Vec::new(),
             unsettled: false,
         })
@@ -106,17 +112,9 @@ impl Namespace {
         synced.changes.extend(tables.healed);
         synced.errors.extend(tables.errors);
         if spec.shared {
-            match self.nft.guard(&spec.guards) {
-                Ok(changed) => synced.changes.extend(
-                    changed
-                        .iter()
-                        .map(|c| format!("our rules in chain {} {}", c.table, c.name)),
-                ),
-                Err(source) => synced.errors.push(NetdpError::Netlink {
-                    action: "add our rules to the node's other firewalls".to_owned(),
-                    source,
-                }),
-            }
+            let (changed, errors) = self.foreign.sync(&mut self.nft, &spec.guards);
+            synced.changes.extend(changed);
+            synced.errors.extend(errors);
         }
         synced
     }
@@ -194,6 +192,7 @@ impl Namespace {
         if sysctls {
             let errors = synced.errors.len();
             self.sync_sysctls(spec, Sysctl::is_of_a_link, synced)?;
+            self.keep_routes(spec, &found, synced)?;
             if synced.errors.len() == errors {
                 self.sysctls.clone_from(&spec.sysctls);
             }

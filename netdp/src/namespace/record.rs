@@ -25,13 +25,14 @@ pub(super) struct Programmed {
     pub(super) kernel: u64,
 }
 
-/// The file of one namespace: lines of `table`, family, wanted and kernel (hexadecimal), and of
-/// `pin` and what it is.
+/// The file of one namespace: lines of `table`, family, wanted and kernel (hexadecimal), of `pin` and
+/// what it is, and `router` where it was us who switched forwarding of IPv6 on.
 #[derive(Debug)]
 pub(super) struct Record {
     path: PathBuf,
     tables: BTreeMap<Family, Programmed>,
     pins: Option<BTreeSet<Pin>>,
+    router: bool,
 }
 
 impl Record {
@@ -45,7 +46,13 @@ impl Record {
         let tables = lines("table ").filter_map(parse).collect();
         let pins = lines("pin ").filter_map(Pin::parse).collect();
         let pins = text.is_some().then_some(pins);
-        Self { path, tables, pins }
+        let router = lines("router").next().is_some();
+        Self {
+            path,
+            tables,
+            pins,
+            router,
+        }
     }
 
     pub(super) fn table(&self, family: Family) -> Option<Programmed> {
@@ -71,6 +78,17 @@ impl Record {
         }
     }
 
+    pub(super) fn router(&self) -> bool {
+        self.router
+    }
+
+    pub(super) fn set_router(&mut self, router: bool) {
+        if self.router != router {
+            self.router = router;
+            self.write();
+        }
+    }
+
     fn write(&self) {
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -79,6 +97,9 @@ impl Record {
         }
         for pin in self.pins.iter().flatten() {
             let _ = writeln!(text, "pin {pin}");
+        }
+        if self.router {
+            text.push_str("router\n");
         }
         let written = if text.is_empty() {
             remove(&self.path)
@@ -132,10 +153,12 @@ mod tests {
         assert_eq!(record.pins(), None);
         record.set_tables(BTreeMap::from([(Family::Netdev, programmed)]));
         record.set_pins(&pins);
+        record.set_router(true);
         let read = Record::open(path.clone());
         assert_eq!(read.table(Family::Netdev), Some(programmed));
         assert_eq!(read.table(Family::Ipv4), None);
         assert_eq!(read.pins(), Some(&pins));
+        assert!(read.router());
         for torn in [
             "table netdev ffff",
             "table bridge 1 2",

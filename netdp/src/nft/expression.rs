@@ -1,5 +1,7 @@
 //! Expressions: the instructions of a rule, as values that know their bytes.
 
+use std::borrow::Cow;
+
 use super::attribute::Attributes;
 
 /// A 32-bit register of the nftables machine; longer values fill the ones behind it.
@@ -383,14 +385,14 @@ pub(crate) mod load {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
     pub(super) expressions: Vec<Expr>,
-    pub(super) comment: &'static str,
+    pub(super) comment: Cow<'static, str>,
 }
 
 /// Shorthand.
-pub(crate) fn rule(comment: &'static str, expressions: Vec<Expr>) -> Rule {
+pub(crate) fn rule(comment: impl Into<Cow<'static, str>>, expressions: Vec<Expr>) -> Rule {
     Rule {
         expressions,
-        comment,
+        comment: comment.into(),
     }
 }
 

@@ -14,7 +14,7 @@ mod table;
 
 pub(crate) use attribute::{Attributes, find};
 pub(crate) use expression::{CtKey, Direction, Expr, Meta, Register, Rule, Verdict, load, rule};
-pub(crate) use foreign::{Guard, HOOK_FORWARD, HOOK_INPUT};
+pub(crate) use foreign::{Foreign, Guard, HOOK_FORWARD, HOOK_INPUT};
 pub(crate) use set::{KeyType, Set, Value};
 pub(crate) use socket::NftSocket;
 pub(crate) use table::{ChainKind, Family, Hook, TABLE, Table, priority};

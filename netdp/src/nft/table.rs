@@ -13,6 +13,9 @@ use crate::netlink::{Message, NLM_F_CREATE};
 /// Name of every table of ours, in every namespace and family.
 pub(crate) const TABLE: &str = "fairlead";
 
+/// Behind the rules that are there.
+pub(super) const NLM_F_APPEND: u16 = 0x800;
+
 /// `NFNL_SUBSYS_NFTABLES`.
 pub(super) const SUBSYSTEM: u16 = 10;
 
@@ -426,8 +429,6 @@ impl Table {
     }
 
     fn new_rule(&self, chain: &str, rule: &Rule) -> Message {
-        /// Behind the rules that are there.
-        const NLM_F_APPEND: u16 = 0x800;
         let payload = self
             .start()
             .string(2, chain)

@@ -4,8 +4,10 @@
 mod change;
 mod client;
 mod drain;
+mod firewalls;
 mod lab;
 mod limits;
+mod recovery;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
