@@ -42,6 +42,9 @@ pub enum NameError {
          not starting with `.` or `-`"
     )]
     Tag(String),
+    /// 64 hexadecimal digits, which people take for an id.
+    #[error("`{0}` looks like an image's id: write `sha256:{0}` for that; it cannot be a name")]
+    Id(String),
     /// The part after `@` is no digest.
     #[error(transparent)]
     Digest(#[from] DigestError),
@@ -79,7 +82,11 @@ impl Name {
         let Some(short) = whole.strip_prefix("docker.io/") else {
             return whole;
         };
-        short.strip_prefix("library/").unwrap_or(short).to_owned()
+        match short.strip_prefix("library/") {
+            // What is added is added before one component only.
+            Some(rest) if !self.repository["library/".len()..].contains('/') => rest.to_owned(),
+            _ => short.to_owned(),
+        }
     }
 }
 
@@ -87,6 +94,11 @@ impl FromStr for Name {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
+        // As Docker does it, so that nobody's typing mistake is pulled.
+        let is_digit = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() == 64 && text.bytes().all(is_digit) {
+            return Err(NameError::Id(text.to_owned()));
+        }
         let (rest, digest) = match text.split_once('@') {
             None => (text, None),
             Some((rest, digest)) => (rest, Some(digest.parse::<Digest>()?)),
@@ -239,6 +251,35 @@ mod tests {
             let name: Name = text.parse().expect(text);
             assert_eq!(name.to_string(), normal);
             assert_eq!(normal.parse::<Name>().expect(normal), name);
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_the_same_name_again() {
+        for (text, shown) in [
+            ("nginx", "nginx:latest"),
+            ("team/app:1", "team/app:1"),
+            // Without `library/` it would be `a/b`, which is another one.
+            ("docker.io/library/a/b", "library/a/b:latest"),
+            ("quay.io/library/a", "quay.io/library/a:latest"),
+        ] {
+            let name: Name = text.parse().expect(text);
+            assert_eq!(name.familiar(), shown);
+            assert_eq!(shown.parse::<Name>().expect(shown), name);
+        }
+    }
+
+    #[test]
+    fn what_looks_like_an_id_is_no_name() {
+        let id = Digest::of(b"x").hex();
+        assert_eq!(id.parse::<Name>(), Err(NameError::Id(id.clone())));
+        for text in [
+            format!("{id}:v1"),
+            format!("team/{id}"),
+            format!("{id}0"),
+            id[1..].to_owned(),
+        ] {
+            assert!(text.parse::<Name>().is_ok(), "{text}");
         }
     }
 

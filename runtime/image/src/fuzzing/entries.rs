@@ -456,7 +456,7 @@ impl Author<'_> {
             0..=2 if is_plain => "user.a",
             3 if self.root => "trusted.a",
             4 if self.refused() => "trusted.overlay.opaque",
-            5 if self.refused() => "user.overlay.whiteout",
+            5 if is_plain => "user.overlay.whiteout",
             6 if self.refused() => "odd",
             // It says something of another machine.
             _ => "security.selinux",

@@ -51,7 +51,8 @@ pub(super) fn check(
     if let Ok(unpacked) = &outcome {
         assert!(unpacked.bytes <= limits.bytes, "more bytes than allowed");
         assert_eq!(unpacked.bytes, archive.len() as u64);
-        adopt_implied(&root, unpacked, &[&outside.directory]).expect("directories are adopted");
+        adopt_implied(&root, unpacked, marks, &[&outside.directory])
+            .expect("directories are adopted");
         if marks == Marks::Sockets {
             fs::create_dir(&copy).expect("a folder for the copy");
             apply(&[&root], &copy).expect("what was unpacked is copied");

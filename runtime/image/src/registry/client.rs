@@ -7,12 +7,14 @@ use std::{io, sync::Arc};
 use ureq::{
     Agent, Body, Proxy, ResponseExt,
     http::{HeaderName, Response, StatusCode, Uri, header},
+    unversioned::resolver::{DefaultResolver, Resolver},
 };
 
 use super::{
     RegistryError, config,
     http::{self, is_same_server},
     proxy::{Proxies, ProxyError},
+    public::{self, NotPublic, Public},
     redirect,
 };
 
@@ -25,6 +27,21 @@ const MAX_REDIRECT_TEXT: u64 = 16 << 10;
 #[derive(Clone)]
 pub(super) struct Client {
     proxies: Arc<Proxies>,
+    /// For the host itself, on whatever port: its token server is often there too.
+    own: Agents,
+    /// The host.
+    host: String,
+    /// For all others. What is said of the host's TLS is not said of theirs.
+    other: Agents,
+    /// Those may have public addresses only.
+    only_public: bool,
+    /// The host speaks plain HTTP, so others may.
+    plain: bool,
+}
+
+/// What talks to a kind of hosts.
+#[derive(Clone)]
+struct Agents {
     /// For direct connections.
     direct: Agent,
     through: Vec<(Proxy, Agent)>,
@@ -44,7 +61,7 @@ pub(super) struct Get<'a> {
 pub(super) enum Failure {
     /// There is no way to the host.
     Proxy(ProxyError),
-    /// A redirect leads nowhere.
+    /// A redirect leads nowhere, or a URL to where we do not go.
     Redirect(String),
     Transport {
         error: ureq::Error,
@@ -60,19 +77,37 @@ impl From<ureq::Error> for Failure {
 }
 
 impl Client {
-    /// Reads the files of `tls`, and the proxies of the environment.
-    pub(super) fn new(tls: &config::TlsConfig, plain: bool) -> Result<Self, RegistryError> {
+    /// For the server of the URL `base`. Reads the files of `tls`, and the proxies of the environment.
+    pub(super) fn new(
+        tls: &config::TlsConfig,
+        base: &str,
+        plain: bool,
+    ) -> Result<Self, RegistryError> {
         let proxies = Proxies::of_environment();
-        let mut through: Vec<(Proxy, Agent)> = Vec::new();
-        for proxy in proxies.all() {
-            if through.iter().all(|(own, _)| own != proxy) {
-                through.push((proxy.clone(), http::agent(tls, plain, Some(proxy))?));
-            }
-        }
+        let base: Option<Uri> = base.parse().ok();
+        let own = Agents::new(tls, plain, &proxies, DefaultResolver::default)?;
+        let elsewhere = elsewhere(tls);
+        let other = match elsewhere == *tls {
+            true => own.clone(),
+            false => Agents::new(&elsewhere, plain, &proxies, DefaultResolver::default)?,
+        };
         Ok(Self {
             proxies: Arc::new(proxies),
-            direct: http::agent(tls, plain, None)?,
-            through,
+            own,
+            host: base.as_ref().and_then(Uri::host).unwrap_or_default().into(),
+            other,
+            only_public: false,
+            plain,
+        })
+    }
+
+    /// The same for URLs that anybody may have written.
+    pub(super) fn only_public(&self, tls: &config::TlsConfig) -> Result<Self, RegistryError> {
+        let other = Agents::new(&elsewhere(tls), self.plain, &self.proxies, Public::default)?;
+        Ok(Self {
+            other,
+            only_public: true,
+            ..self.clone()
         })
     }
 
@@ -146,14 +181,32 @@ impl Client {
         url: &Uri,
         ask: impl FnOnce(&Agent) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, Failure> {
-        let Some(named) = self.proxies.to(url).map_err(Failure::Proxy)? else {
-            return ask(&self.direct).map_err(Failure::from);
+        let host = url.host().unwrap_or_default();
+        let is_own = host.eq_ignore_ascii_case(&self.host);
+        if !self.plain && url.scheme_str() == Some("http") {
+            // The rest of it may be what opens the door there.
+            let port = url.port_u16().map(|port| format!(":{port}"));
+            let port = port.unwrap_or_default();
+            return Err(Failure::Redirect(format!(
+                "it leads to http://{host}{port}, and plain HTTP is not spoken on behalf of a registry with TLS"
+            )));
+        }
+        // A proxy looks up names by itself.
+        if !is_own && self.only_public && public::is_inside(url) {
+            return Err(Failure::Redirect(NotPublic.to_string()));
+        }
+        let agents = match is_own {
+            true => &self.own,
+            false => &self.other,
         };
-        let agent = self
+        let Some(named) = self.proxies.to(url).map_err(Failure::Proxy)? else {
+            return ask(&agents.direct).map_err(Failure::from);
+        };
+        let agent = agents
             .through
             .iter()
             .find(|(own, _)| Some(own) == named.proxy());
-        let agent = agent.map_or(&self.direct, |(_, agent)| agent);
+        let agent = agent.map_or(&agents.direct, |(_, agent)| agent);
         let refusal = |status| named.refusal(status).map(Failure::Proxy);
         match ask(agent) {
             // In a tunnel, the server says it, and not the proxy.
@@ -173,6 +226,37 @@ impl Client {
                     }))
             }
         }
+    }
+}
+
+impl Agents {
+    fn new<R: Resolver>(
+        tls: &config::TlsConfig,
+        plain: bool,
+        proxies: &Proxies,
+        resolver: fn() -> R,
+    ) -> Result<Self, RegistryError> {
+        let mut through: Vec<(Proxy, Agent)> = Vec::new();
+        for proxy in proxies.all() {
+            if through.iter().all(|(own, _)| own != proxy) {
+                // Its own address may be any.
+                let resolver = DefaultResolver::default();
+                let agent = http::agent(tls, plain, Some(proxy), resolver)?;
+                through.push((proxy.clone(), agent));
+            }
+        }
+        Ok(Self {
+            direct: http::agent(tls, plain, None, resolver())?,
+            through,
+        })
+    }
+}
+
+/// What of a host's TLS counts for others too: whom we trust, but not that we trust everybody, nor who we are.
+fn elsewhere(tls: &config::TlsConfig) -> config::TlsConfig {
+    config::TlsConfig {
+        ca_file: tls.ca_file.clone(),
+        ..config::TlsConfig::default()
     }
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::Deserialize;
 
+use super::credentials;
 use crate::name::split_port;
 
 /// What an operator says of registries. The default, which says nothing, is what most need.
@@ -36,6 +37,7 @@ pub struct Mirror {
 #[serde(deny_unknown_fields, default)]
 pub struct HostConfig {
     /// Who we are there.
+    #[serde(deserialize_with = "credentials::from_config")]
     pub auth: Option<Credentials>,
     /// What is special about its TLS.
     pub tls: TlsConfig,
@@ -108,6 +110,12 @@ impl Registries {
                 .map(|rest| rest.split('/').next().unwrap_or_default());
             let host = match host {
                 Some(host) if !host.is_empty() && !host.contains('@') => host.to_owned(),
+                // There may be a password before the `@`.
+                _ if base.contains('@') => {
+                    return Err(format!(
+                        "a mirror of {registry} has a user in its URL: who we are belongs to `configs`"
+                    ));
+                }
                 _ => {
                     return Err(format!(
                         "mirror `{base}` of {registry} is no http or https URL"
@@ -215,6 +223,27 @@ mod tests {
         ] {
             let endpoints = registries.endpoints(registry).expect("endpoints");
             assert_eq!(endpoints[0].may_be_plain, plain, "{registry}");
+        }
+    }
+
+    #[test]
+    fn who_we_are_may_be_said_in_base64_too() {
+        let read = |auth: &str| {
+            let text = format!(r#"{{"configs": {{"r": {{"auth": {auth}}}}}}}"#);
+            serde_json::from_str::<Registries>(&text)
+                .map(|read| read.configs["r"].auth.clone().expect("credentials"))
+        };
+        for auth in [
+            r#"{"username": "me", "password": "pass:word"}"#,
+            r#"{"auth": "bWU6cGFzczp3b3Jk"}"#,
+        ] {
+            let found = read(auth).expect(auth);
+            let found = (found.username.as_str(), found.password.as_str());
+            assert_eq!(found, ("me", "pass:word"));
+        }
+        for bad in [r#"{"auth": "s3cret"}"#, r#"{"user": "me"}"#] {
+            let error = read(bad).expect_err(bad).to_string();
+            assert!(!error.contains("s3cret"), "{error}");
         }
     }
 

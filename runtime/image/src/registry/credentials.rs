@@ -6,14 +6,17 @@ use std::{
     fs, io,
     io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use nix::unistd::{Uid, User};
-use serde::Deserialize;
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    unistd::{Uid, User},
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{Credentials, RegistryError};
 
@@ -45,6 +48,38 @@ impl std::fmt::Debug for AuthEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.credentials.fmt(f)
     }
+}
+
+/// `auth` of a host in the configuration: the same words, and no others.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConfigEntry {
+    auth: String,
+    username: String,
+    password: String,
+    #[serde(alias = "identitytoken")]
+    identity_token: String,
+    #[serde(alias = "registrytoken")]
+    registry_token: String,
+}
+
+/// Reads `auth` of a host in the configuration.
+pub(super) fn from_config<'de, D: Deserializer<'de>>(
+    reader: D,
+) -> Result<Option<Credentials>, D::Error> {
+    let Some(entry) = Option::<ConfigEntry>::deserialize(reader)? else {
+        return Ok(None);
+    };
+    let entry = AuthEntry {
+        auth: entry.auth,
+        credentials: Credentials {
+            username: entry.username,
+            password: entry.password,
+            identity_token: entry.identity_token,
+            registry_token: entry.registry_token,
+        },
+    };
+    entry.resolve().map(Some).map_err(D::Error::custom)
 }
 
 /// What a helper answers (docker/docker-credential-helpers, `credentials.go`).
@@ -111,18 +146,24 @@ pub(super) fn from_file(path: &Path, registry: &str) -> Result<Option<Credential
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(refuse(error.to_string())),
     };
-    let mut file: AuthFile =
-        serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
+    let mut file: AuthFile = serde_json::from_slice(&text).map_err(|error| {
+        let what = "it is not what `docker login` writes";
+        refuse(format!("{what}, from {} on", place_of(&error)))
+    })?;
     let keys = keys(registry);
     // A helper of this registry, then the helper of all, then the file itself, as Docker does it.
     let own = keys.iter().find_map(|key| file.cred_helpers.get(key));
-    let helper = own
-        .or(Some(&file.creds_store))
-        .filter(|name| !name.is_empty());
-    if let Some(name) = helper
-        && let Some(found) = from_helper(name, &keys[0])?
-    {
-        return Ok(Some(found));
+    let found = match own.filter(|name| !name.is_empty()) {
+        Some(name) => from_helper(name, &keys[0])?,
+        None if file.creds_store.is_empty() => None,
+        // It is asked for every registry, also for those that know everybody: like Docker, we go on without.
+        None => from_helper(&file.creds_store, &keys[0]).unwrap_or_else(|error| {
+            tracing::warn!(registry, %error, "going on without the credentials that it may have");
+            None
+        }),
+    };
+    if found.is_some() {
+        return Ok(found);
     }
     let entry = keys.iter().find_map(|key| file.auths.remove(key));
     entry
@@ -133,6 +174,11 @@ pub(super) fn from_file(path: &Path, registry: &str) -> Result<Option<Credential
         })
         .transpose()
         .map(|found| found.filter(|found| *found != Credentials::default()))
+}
+
+/// Where JSON ends to be what it should be. The parser's own words quote what they find there: a password, say.
+fn place_of(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -184,21 +230,22 @@ fn from_helper(name: &str, registry: &str) -> Result<Option<Credentials>, Regist
         let _ = input.write_all(registry.as_bytes());
     }
     let status = ended(&mut child, HELPER_LIMIT).map_err(|error| failed(error.to_string()))?;
-    let mut said = Vec::new();
-    if let Some(output) = &mut child.stdout {
-        let read = output.take(MAX_HELPER_ANSWER).read_to_end(&mut said);
-        read.map_err(|error| failed(error.to_string()))?;
-    }
+    let said = match child.stdout.take() {
+        Some(output) => answer_of(output).map_err(|error| failed(error.to_string()))?,
+        None => Vec::new(),
+    };
     if !status.success() {
         let said = String::from_utf8_lossy(&said);
         // The text that every helper has for this (`credentials/error.go`).
         if said.contains("credentials not found") {
             return Ok(None);
         }
-        return Err(failed(format!("{status}: {}", said.trim())));
+        return Err(failed(format!("{status}{}", reason_of(&said))));
     }
-    let answer: HelperAnswer =
-        serde_json::from_slice(&said).map_err(|error| failed(error.to_string()))?;
+    let answer: HelperAnswer = serde_json::from_slice(&said).map_err(|error| {
+        let what = "its answer is not the JSON of credentials";
+        failed(format!("{what}, from {} on", place_of(&error)))
+    })?;
     Ok(Some(match answer.username.as_str() {
         TOKEN_USER => Credentials {
             identity_token: answer.secret,
@@ -210,6 +257,27 @@ fn from_helper(name: &str, registry: &str) -> Result<Option<Credentials>, Regist
             ..Credentials::default()
         },
     }))
+}
+
+/// What a helper that has ended wrote. What it started and left behind may have the pipe still, and is not waited
+/// for.
+fn answer_of(output: ChildStdout) -> io::Result<Vec<u8>> {
+    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut said = Vec::new();
+    match output.take(MAX_HELPER_ANSWER).read_to_end(&mut said) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(said),
+    }
+}
+
+/// Why a helper says that it failed: its first line, unless that looks like JSON, which may be credentials.
+fn reason_of(said: &str) -> String {
+    let line = said.trim().lines().next().unwrap_or_default();
+    if line.is_empty() || line.contains(['{', '"']) {
+        return String::new();
+    }
+    let shown = line.chars().filter(|c| !c.is_control()).take(200);
+    format!(": {}", shown.collect::<String>())
 }
 
 /// Waits for a helper. One that takes longer than `limit` is killed: nobody would come back to it.
@@ -231,12 +299,19 @@ fn ended(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
 
 /// The files that are looked for when none is named: Docker's own.
 pub(super) fn default_file() -> Option<PathBuf> {
-    let folder = match std::env::var_os("DOCKER_CONFIG") {
-        Some(folder) => folder.into(),
-        None => home(std::env::var_os("HOME"))?.join(".docker"),
-    };
+    let folder = folder(std::env::var_os("DOCKER_CONFIG"), || {
+        home(std::env::var_os("HOME"))
+    })?;
     let file = folder.join("config.json");
     fs::exists(&file).is_ok_and(|there| there).then_some(file)
+}
+
+/// Where Docker's client has its files. For Docker, too, an empty variable is none.
+fn folder(variable: Option<OsString>, home: impl Fn() -> Option<PathBuf>) -> Option<PathBuf> {
+    match variable.filter(|folder| !folder.is_empty()) {
+        Some(folder) => Some(folder.into()),
+        None => Some(home()?.join(".docker")),
+    }
 }
 
 /// Our home directory: what the environment says, else the system's users. systemd gives a system service no
@@ -285,6 +360,37 @@ mod tests {
             for nothing in [None, Some("".into())] {
                 assert_eq!(home(nothing), dir.map(PathBuf::from));
             }
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_is_none() {
+        let of = |variable: Option<&str>| {
+            folder(variable.map(OsString::from), || Some("/home/me".into()))
+        };
+        assert_eq!(of(Some("/here")), Some("/here".into()));
+        for nothing in [None, Some("")] {
+            assert_eq!(of(nothing), Some("/home/me/.docker".into()));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_without_what_is_in_it() {
+        let secret = STANDARD.encode("me:s3cret");
+        for content in [
+            format!(r#"{{"auths": {{"r": "{secret}"}}}}"#),
+            format!(r#"{{"auths": {{"r": {{"password": ["{secret}"]}}}}}}"#),
+            r#"{"auths": {"r": {"username": "me", "password": 740197}}}"#.to_owned(),
+            format!(r#"{{"credsStore": {{"{secret}": 1}}}}"#),
+            format!(r#""{secret}""#),
+        ] {
+            let error = file(&content, "r").expect_err(&content);
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("line 1, column"), "{text}");
+            assert!(
+                !text.contains(&secret) && !text.contains("740197"),
+                "{text}"
+            );
         }
     }
 

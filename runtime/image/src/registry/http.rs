@@ -11,10 +11,10 @@ use ureq::{
     Agent, Body, Proxy, ProxyProtocol,
     http::{Response, StatusCode, Uri, header},
     tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig},
-    unversioned::resolver::DefaultResolver,
+    unversioned::resolver::Resolver,
 };
 
-use super::{RegistryError, client::Failure, config, forward::Connect};
+use super::{RegistryError, client::Failure, config, forward::Connect, public::NotPublic};
 
 /// Until a connection is there, TLS included.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -29,6 +29,7 @@ pub(super) fn agent(
     tls: &config::TlsConfig,
     plain: bool,
     proxy: Option<&Proxy>,
+    resolver: impl Resolver,
 ) -> Result<Agent, RegistryError> {
     let mut builder = TlsConfig::builder().disable_verification(tls.insecure_skip_verify);
     let is_tls_proxy = proxy.is_some_and(|proxy| proxy.protocol() == ProxyProtocol::Https);
@@ -67,11 +68,7 @@ pub(super) fn agent(
             .build()
     };
     let connect = Connect::new(config(None));
-    Ok(Agent::with_parts(
-        config(proxy),
-        connect,
-        DefaultResolver::default(),
-    ))
+    Ok(Agent::with_parts(config(proxy), connect, resolver))
 }
 
 /// Whether both have one scheme, host and port (RFC 6454, section 4).
@@ -171,6 +168,12 @@ pub(super) fn transport(url: &str, failure: &Failure) -> RegistryError {
         }
         Failure::Transport { error, proxy } => (error, proxy),
     };
+    if let ureq::Error::Other(error) = error
+        && error.is::<NotPublic>()
+    {
+        let reason = error.to_string();
+        return RegistryError::Answer { url, reason };
+    }
     let way = proxy.as_ref().map(|proxy| format!("through {proxy}: "));
     let way = way.unwrap_or_default();
     if speaks_no_tls(error) {

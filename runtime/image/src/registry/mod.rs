@@ -12,6 +12,7 @@ mod http;
 mod no_proxy;
 mod place;
 mod proxy;
+mod public;
 mod redirect;
 mod retry;
 

@@ -133,9 +133,10 @@ impl Place {
         stream(url, answer, request.offset)
     }
 
-    /// The rest of a blob that is somewhere else, where nobody knows us.
+    /// The rest of a blob that is somewhere else, where nobody knows us: on a public host, or the registry's.
     pub(super) fn foreign(&self, url: &str, offset: u64) -> Result<BlobStream, RegistryError> {
         let (client, _) = self.client()?;
+        let client = client.only_public(&self.tls)?;
         let answer =
             send(&client, url, None, None, offset).map_err(|error| http::transport(url, &error))?;
         stream(url.to_owned(), http::checked(url, answer)?, offset)
@@ -153,7 +154,7 @@ impl Place {
                 Ok(answer) => answer,
                 Err(error) if !plain && self.endpoint.may_be_plain && self.may_be_plain(&error) => {
                     plain = true;
-                    client = Client::new(&self.tls, true)?;
+                    client = Client::new(&self.tls, &self.endpoint.base, true)?;
                     continue;
                 }
                 Err(error) => return Err(http::transport(&url, &error)),
@@ -218,7 +219,7 @@ impl Place {
             return Ok(known.clone());
         }
         let plain = self.endpoint.base.starts_with("http://");
-        let made = (Client::new(&self.tls, plain)?, plain);
+        let made = (Client::new(&self.tls, &self.endpoint.base, plain)?, plain);
         state.client = Some(made.clone());
         Ok(made)
     }

@@ -315,7 +315,8 @@ fn choose_name<'a>(
     })
 }
 
-/// The manifest for this machine. One without a platform is taken only if it is alone.
+/// The manifest for this machine. One without a platform is taken only if it is alone, or beside what is for no
+/// machine: `unknown/unknown`, as buildx calls attestations.
 pub(super) fn choose_platform<'a>(
     path: &Path,
     manifests: &[&'a Descriptor],
@@ -337,8 +338,12 @@ pub(super) fn choose_platform<'a>(
         .iter()
         .filter(|d| d.platform().is_none())
         .collect();
+    let is_none = |d: &&Descriptor| {
+        let platform = d.platform().as_ref();
+        platform.is_none_or(|platform| platform.os().to_string() == "unknown")
+    };
     match (without.as_slice(), manifests) {
-        ([only], [_]) => Ok(only),
+        ([only], all) if all.iter().all(is_none) => Ok(only),
         ([], _) => Err(ArchiveError::Platform {
             path: path.to_owned(),
             wanted: platform.to_string(),

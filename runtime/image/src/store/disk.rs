@@ -49,7 +49,7 @@ impl Disk {
                     errno => StoreError::io("locking", &lock, errno),
                 },
             )?;
-        let disk = Self {
+        let mut disk = Self {
             root,
             _lock: lock,
             next: AtomicU64::new(0),
@@ -70,7 +70,16 @@ impl Disk {
         fs::set_permissions(&empty_root, Permissions::from_mode(0o755))
             .map_err(|error| StoreError::io("setting the mode of", &empty_root, error))?;
         // Whatever was going on when the last owner died never became visible.
-        empty(&disk.tmp())?;
+        for name in names(&disk.tmp())? {
+            let path = disk.tmp().join(&name);
+            if let Err(error) = remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "what an earlier run left cannot be removed and stays");
+                // Nothing new may get its name.
+                if let Ok(number) = name.parse::<u64>() {
+                    disk.next = disk.next.into_inner().max(number.saturating_add(1)).into();
+                }
+            }
+        }
         disk.check_layout()?;
         Ok(disk)
     }
@@ -200,6 +209,28 @@ impl Disk {
             .map(drop)
     }
 
+    /// [`Disk::discard`] of what is only in the way: it stays if it cannot be removed.
+    pub(super) fn try_discard(&self, path: &Path) {
+        if let Err(error) = self.discard(path) {
+            tracing::warn!(path = %path.display(), %error, "what nothing refers to cannot be removed and stays");
+        }
+    }
+
+    /// Keeps a directory that cannot be used for whoever wants to look into it: where it is then.
+    pub(super) fn put_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
+        let damaged = self.root.join("damaged");
+        create_dir(&damaged)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut place = damaged.join(&*name);
+        let mut number = 1u32;
+        while !self.publish(path, &place)? {
+            number += 1;
+            place = damaged.join(format!("{name}-{number}"));
+        }
+        sync_parent(path)?;
+        Ok(place)
+    }
+
     /// Removes downloads that nobody works on and that were not written to for `age`.
     pub(super) fn drop_downloads(
         &self,
@@ -260,14 +291,6 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
     fcntl::open(parent, flags, Mode::empty())
         .and_then(|parent| tree::remove(parent, name))
         .map_err(StoreError::errno("removing", path))
-}
-
-/// Removes everything in a directory.
-fn empty(path: &Path) -> Result<(), StoreError> {
-    for name in names(path)? {
-        remove_tree(&path.join(name))?;
-    }
-    Ok(())
 }
 
 /// The names in a directory of the store, sorted. Names that are not UTF-8 are not ours.

@@ -448,13 +448,10 @@ impl Store {
             }
             let (path, unpacked) = (&layer.path, &mut layer.unpacked);
             // Links that come before the entry that hides the layers below lead there all the same.
-            let linked =
-                unpack::link_below(path, unpacked, self.snapshotter.marks(), &lower, budget);
-            if unpacked.opaque_root {
-                lower.clear();
-            }
+            let marks = self.snapshotter.marks();
+            let linked = unpack::link_below(path, unpacked, marks, &lower, budget);
             linked
-                .and_then(|()| unpack::adopt_implied(path, unpacked, &lower))
+                .and_then(|()| unpack::adopt_implied(path, unpacked, marks, &lower))
                 .map_err(|source| {
                     layer_error(archive, layer.position, layer.unpacked.diff_id, source)
                 })?;

@@ -4,12 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     os::unix::fs::MetadataExt,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
 use super::{Collected, Store, image, records::State};
-use crate::{Digest, Image, ImageError, Name, Reference, StoreError};
+use crate::{Digest, Image, ImageError, Name, Reference, StoreError, unpack::tree};
 
 /// An image of the store, and what is known of its use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,8 +310,8 @@ impl Store {
             let written = snapshots.flat_map(|s| [s.written().to_owned(), s.volumes().place]);
             (usage, written.collect::<Vec<_>>())
         };
-        usage.snapshot_bytes = written.iter().map(|path| disk_bytes(path)).sum();
-        usage.download_bytes = disk_bytes(&self.disk.blobs());
+        usage.snapshot_bytes = written.iter().map(|path| tree::disk_bytes(path)).sum();
+        usage.download_bytes = tree::disk_bytes(&self.disk.blobs());
         Ok(usage)
     }
 }
@@ -320,22 +319,4 @@ impl Store {
 /// Whether somebody gave an image this name. One with a digest only says where it came from.
 fn is_tag(name: &Name) -> bool {
     name.digest().is_none()
-}
-
-/// What a tree takes on disk. Tasks change it meanwhile, so what cannot be read is nothing.
-fn disk_bytes(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else {
-        return 0;
-    };
-    let size = |entry: fs::DirEntry| {
-        let Ok(metadata) = entry.metadata() else {
-            return 0;
-        };
-        let below = match metadata.is_dir() {
-            true => disk_bytes(&entry.path()),
-            false => 0,
-        };
-        metadata.blocks() * 512 + below
-    };
-    entries.filter_map(Result::ok).map(size).sum()
 }

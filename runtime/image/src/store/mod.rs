@@ -85,6 +85,7 @@ impl Default for Options {
 /// | `snapshots/<key>/` | `snapshot.json`, `volumes/`; `upper/` and `work/`, or `root/` |
 /// | `empty/` | the lower directory of an image without layers |
 /// | `tmp/` | work in progress; emptied when the store is opened |
+/// | `damaged/` | snapshots whose record was lost; nobody but the operator removes them |
 ///
 /// Layers are found by content (chain id), but live under a small number, because mount(2) takes
 /// all lower directories in one page of 4096 bytes: with a root of 24 characters, more than 100.

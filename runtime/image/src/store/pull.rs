@@ -105,7 +105,9 @@ impl Store {
         let image = match self.install(&reference, &plan) {
             // What an earlier download left can be damaged, by a loss of power for example, and so
             // can a mirror's copy. What was downloaded is gone now.
-            Err(ImageError::Layer { .. }) if repository.leave_mirrors() || resumed => {
+            Err(ImageError::Layer { source, .. })
+                if source.is_damage() && (repository.leave_mirrors() || resumed) =>
+            {
                 self.install(&reference, &plan)
             }
             outcome => outcome,

@@ -113,12 +113,21 @@ impl State {
             }
         }
         for key in disk::names(&disk.snapshots())? {
-            let path = disk.snapshots().join(&key).join("snapshot.json");
-            let snapshot = disk::read_json(&path)?.ok_or_else(|| StoreError::Damaged {
-                path,
-                reason: "it is missing".into(),
-            })?;
-            state.snapshots.insert(key, snapshot);
+            let path = disk.snapshots().join(&key);
+            let read = disk::read_json(&path.join("snapshot.json"));
+            let reason = match read {
+                Ok(Some(snapshot)) => {
+                    state.snapshots.insert(key, snapshot);
+                    continue;
+                }
+                Ok(None) => "its record is missing".to_owned(),
+                Err(error @ StoreError::Damaged { .. }) => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            // One task's loss is no reason to keep the others from going on. What it wrote may be of worth.
+            let place = disk.put_aside(&path)?;
+            tracing::warn!(snapshot = key, reason, place = %place.display(),
+                "a snapshot cannot be used and was put aside; remove it when it is not needed");
         }
         for path in records(&disk.images())? {
             match disk::read_json::<ImageRecord>(&path) {
@@ -150,7 +159,7 @@ impl State {
         let known: BTreeSet<_> = self.layers.values().map(|l| l.directory.as_str()).collect();
         for name in disk::names(&disk.layer_dirs())? {
             if !known.contains(name.as_str()) {
-                disk.discard(&disk.layer_dirs().join(name))?;
+                disk.try_discard(&disk.layer_dirs().join(name));
             }
         }
         for name in disk::names(&disk.layer_records())? {
@@ -163,7 +172,7 @@ impl State {
             };
             let known = Digest::from_hex(layer).is_ok_and(|id| self.layers.contains_key(&id));
             if !known {
-                disk.discard(&path)?;
+                disk.try_discard(&path);
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! Writable root file systems on top of images.
 
 use std::{
-    fs::{self, File, Permissions},
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
+    fs::{self, File},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -334,12 +334,10 @@ fn take_after(lower: &[PathBuf], upper: &Path) -> Result<(), StoreError> {
     let Some(top) = lower.first() else {
         return Ok(());
     };
-    let top = fs::metadata(top).map_err(|error| StoreError::io("reading the layer", top, error))?;
-    chown(upper, Some(top.uid()), Some(top.gid()))
-        .map_err(|error| StoreError::io("changing the owner of", upper, error))?;
-    let mode = Permissions::from_mode(top.mode() & 0o7777);
-    fs::set_permissions(upper, mode)
-        .map_err(|error| StoreError::io("setting the mode of", upper, error))
+    unpack::copy_attributes(top, upper).map_err(StoreError::errno(
+        "copying the attributes of the image's root to",
+        upper,
+    ))
 }
 
 /// A key is a file name, and no option of a mount needs it escaped.

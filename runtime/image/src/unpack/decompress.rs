@@ -41,3 +41,21 @@ impl<R: Read> Read for Damaged<R> {
             .map_err(|error| io::Error::new(error.kind(), format!("{} data: {error}", self.0)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory for a layer is bounded, whatever its frames say that they need.
+    #[test]
+    fn a_longer_window_than_128_mib_is_refused() {
+        for (exponent, good) in [(27, true), (28, false), (41, false)] {
+            // RFC 8878: a frame of one empty block, with that window.
+            let window = (exponent - 10) << 3;
+            let frame = [ZSTD, &[0, window, 1, 0, 0]].concat();
+            let mut content = decompress(&frame[..]).expect("zstd");
+            let read = content.read_to_end(&mut Vec::new());
+            assert_eq!(read.is_ok(), good, "2^{exponent}: {read:?}");
+        }
+    }
+}

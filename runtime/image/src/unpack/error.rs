@@ -86,6 +86,27 @@ pub enum LayerError {
 }
 
 impl LayerError {
+    /// Whether another copy of the blob may be better.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Read(error) => {
+                let code = error.raw_os_error();
+                !matches!(code, Some(libc::ENOSPC | libc::EDQUOT))
+            }
+            Self::Tar(_)
+            | Self::Compression(_)
+            | Self::Digest { .. }
+            | Self::Size { .. }
+            | Self::Unfinished { .. } => true,
+            // It is what was promised, or it is not read to its end: too much, refused, or no room for it.
+            Self::Limit { .. }
+            | Self::Recipe(_)
+            | Self::Name { .. }
+            | Self::Refused { .. }
+            | Self::Kernel { .. } => false,
+        }
+    }
+
     /// What was hit while reading (a limit, say) came through [`io::Error`]; this gets it back.
     pub(crate) fn of_read(error: io::Error) -> Self {
         error.downcast::<Self>().unwrap_or_else(Self::Read)
@@ -142,6 +163,33 @@ fn hint(action: &str, errno: Errno) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_copy_helps_only_against_damage() {
+        let io = |code| io::Error::from_raw_os_error(code);
+        let (limit, what) = (1, "bytes");
+        let kernel = |source| LayerError::Kernel {
+            entry: String::new(),
+            action: WRITE_FILE,
+            source,
+        };
+        for error in [
+            LayerError::Limit { what, limit },
+            LayerError::Recipe(io(libc::ENOSPC)),
+            LayerError::Read(io(libc::ENOSPC)),
+            kernel(Errno::ENOSPC),
+        ] {
+            assert!(!error.is_damage(), "{error}");
+        }
+        let (expected, actual) = (1, 2);
+        for error in [
+            LayerError::Size { expected, actual },
+            LayerError::Read(io(libc::EIO)),
+            LayerError::Unfinished { entries: 1 },
+        ] {
+            assert!(error.is_damage(), "{error}");
+        }
+    }
 
     #[test]
     fn what_the_file_system_forbids_is_said_with_a_way_out() {

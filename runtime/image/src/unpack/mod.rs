@@ -1,5 +1,6 @@
 //! From a layer blob to a directory that overlayfs can use as it is, or that can be copied.
 
+mod adopt;
 mod ahead;
 pub(crate) mod apply;
 mod copy;
@@ -23,13 +24,11 @@ use std::{
     thread,
 };
 
-use nix::{
-    errno::Errno,
-    sys::stat::{self, SFlag},
-};
+use nix::{errno::Errno, sys::stat};
 
 pub use error::LayerError;
 
+pub(crate) use adopt::adopt_implied;
 pub(crate) use decompress::decompress;
 pub(crate) use links::{Waiting, link_below};
 pub(crate) use marks::Marks;
@@ -233,72 +232,11 @@ fn write(
     Ok((written, end))
 }
 
-/// Gives directories that the archive does not describe the owner, mode, time and attributes that they have in the
-/// layers below (`lower`, topmost first), as if the archive had been unpacked over those. Without
-/// it `tmp` could lose its sticky bit because a layer holds `tmp/file` alone.
-pub(crate) fn adopt_implied(
-    root: &Path,
-    unpacked: &Unpacked,
-    lower: &[impl AsRef<Path>],
-) -> Result<(), LayerError> {
-    let kernel = |path: &EntryPath, action| {
-        let entry = display(path.as_bytes());
-        move |source| LayerError::Kernel {
-            entry,
-            action,
-            source,
-        }
-    };
-    let here = EntryPath::default();
-    let tree = Tree::open(root).map_err(kernel(&here, "opening the layer"))?;
-    let lower = lower
-        .iter()
-        .map(|path| Tree::open(path.as_ref()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(kernel(&here, "opening a layer below"))?;
-    // Deepest first: a change below would touch the time of the directory above.
-    for path in unpacked.implied.iter().rev() {
-        let below = lower.iter().find_map(|layer| match layer.handle(path) {
-            Err(Errno::ENOENT) => None,
-            // A file, a whiteout or a link ends the search: nothing further down is visible.
-            other => Some(other.and_then(|handle| Ok((stat::fstat(&handle)?, handle)))),
-        });
-        let (found, handle) = match below {
-            None | Some(Err(Errno::ENOTDIR)) => continue,
-            Some(Err(Errno::ELOOP)) => {
-                warn_masked(path);
-                continue;
-            }
-            Some(Err(errno)) => return Err(kernel(path, "looking at the layers below")(errno)),
-            Some(Ok(found)) => found,
-        };
-        match tree::file_type(&found) {
-            SFlag::S_IFDIR => {
-                let adopt = || {
-                    let directory = tree.handle(path)?;
-                    xattr::copy(&handle, &directory)?;
-                    Metadata::of(&found).apply_to_directory(&directory)
-                };
-                adopt().map_err(kernel(
-                    path,
-                    "taking over the attributes of the layer below",
-                ))?;
-            }
-            SFlag::S_IFLNK => warn_masked(path),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Docker's overlay2 driver has the same effect; builders that diff never write such layers.
-fn warn_masked(path: &EntryPath) {
-    let name = display(path.as_bytes());
-    tracing::warn!(
-        path = name,
-        "the layer holds files below a path that is a symbolic link further down; its directory \
-         hides the link"
-    );
+/// Gives a directory all that another one has: owner, mode, time and attributes.
+pub(crate) fn copy_attributes(from: &Path, to: &Path) -> Result<(), Errno> {
+    let (from, to) = (Tree::open(from)?, Tree::open(to)?);
+    xattr::copy(from.root(), to.root())?;
+    Metadata::of(&stat::fstat(from.root())?).apply_to_directory(to.root())
 }
 
 /// Counts decompressed bytes against the limits, also those that no file accounts for.

@@ -9,7 +9,7 @@ use std::{
     ffi::{OsStr, OsString},
     hash::{BuildHasher, Hasher, RandomState},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -132,7 +132,7 @@ pub(crate) fn remove_with(
     // Nobody can have taken such names beforehand.
     let (random, mut moved) = (RandomState::new().build_hasher().finish(), 0u64);
     while let Some(current) = pending.last().cloned() {
-        match unistd::unlinkat(directory, current.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+        match unlink(directory, &current, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {
                 pending.pop();
                 continue;
@@ -140,7 +140,7 @@ pub(crate) fn remove_with(
             Err(Errno::EISDIR) => {}
             Err(errno) => return Err(errno),
         }
-        match unistd::unlinkat(directory, current.as_os_str(), UnlinkatFlags::RemoveDir) {
+        match unlink(directory, &current, UnlinkatFlags::RemoveDir) {
             Ok(()) => {
                 pending.pop();
                 continue;
@@ -151,17 +151,14 @@ pub(crate) fn remove_with(
         // overlayfs leaves `work/work` with mode 000; only CAP_DAC_OVERRIDE gets past that.
         let handle = subdirectory(directory, &current)?;
         if stat::fstat(&handle)?.st_mode & 0o700 != 0o700 {
-            let all = Mode::S_IRWXU;
-            stat::fchmodat(
-                directory,
-                current.as_os_str(),
-                all,
-                stat::FchmodatFlags::FollowSymlink,
-            )?;
+            let (all, flags) = (Mode::S_IRWXU, stat::FchmodatFlags::FollowSymlink);
+            unprotected(directory, &current, || {
+                stat::fchmodat(directory, current.as_os_str(), all, flags)
+            })?;
         }
         for child in names(&handle)? {
             before(handle.as_fd(), &child)?;
-            match unistd::unlinkat(&handle, child.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+            match unlink(handle.as_fd(), &child, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => continue,
                 Err(Errno::EISDIR) => {}
                 Err(errno) => return Err(errno),
@@ -170,8 +167,10 @@ pub(crate) fn remove_with(
                 let place = format!(".removed-{random:016x}-{moved}");
                 moved += 1;
                 let flags = fcntl::RenameFlags::RENAME_NOREPLACE;
-                match fcntl::renameat2(&handle, child.as_os_str(), directory, place.as_str(), flags)
-                {
+                let (from, to) = (child.as_os_str(), place.as_str());
+                match unprotected(handle.as_fd(), &child, || {
+                    fcntl::renameat2(&handle, from, directory, to, flags)
+                }) {
                     Ok(()) => break place,
                     Err(Errno::EEXIST) => {}
                     Err(errno) => return Err(errno),
@@ -181,6 +180,125 @@ pub(crate) fn remove_with(
         }
     }
     Ok(())
+}
+
+fn unlink(directory: BorrowedFd<'_>, name: &OsStr, flag: UnlinkatFlags) -> Result<(), Errno> {
+    unprotected(directory, name, || unistd::unlinkat(directory, name, flag))
+}
+
+/// Does something to `name`; once more without the protection that it or its directory has, should that
+/// forbid it: a task with `CAP_LINUX_IMMUTABLE` can give it (chattr(1), `+i` and `+a`).
+fn unprotected(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    action: impl Fn() -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    match action() {
+        Err(Errno::EPERM) => {
+            let changed = [OsStr::new("."), name].map(|name| unprotect(directory, name));
+            match changed.contains(&Ok(true)) {
+                true => action(),
+                false => Err(Errno::EPERM),
+            }
+        }
+        outcome => outcome,
+    }
+}
+
+/// Takes immutability and append-only away from a file or a directory. False where there was none.
+fn unprotect(directory: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Errno> {
+    // linux/fs.h; the calls carry an `int`, whatever the size in their numbers says.
+    const PROTECTION: libc::c_int = 0x10 | 0x20;
+    let found = stat::fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    // To open anything else could do something, or wait.
+    if !matches!(file_type(&found), SFlag::S_IFREG | SFlag::S_IFDIR) {
+        return Ok(false);
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = fcntl::openat(directory, name, flags, Mode::empty())?;
+    let mut found: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the kernel writes one `int`.
+    let got = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut found) };
+    Errno::result(got)?;
+    let wanted = found & !PROTECTION;
+    if wanted == found {
+        return Ok(false);
+    }
+    // SAFETY: as above; the kernel reads it.
+    let set = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const wanted) };
+    Errno::result(set).map(|_| true)
+}
+
+/// What the files below `path` take on the disk, in bytes, on its own file system. Somebody may change
+/// them meanwhile, so what cannot be read is nothing.
+///
+/// Depth costs neither stack nor descriptors: one directory is open at a time, and the way up is `..`.
+pub(crate) fn disk_bytes(path: &Path) -> u64 {
+    let flags = DIRECTORY | OFlag::O_NOFOLLOW;
+    let Ok(root) = fcntl::open(path, flags, Mode::empty()) else {
+        return 0;
+    };
+    let mut bytes = 0;
+    let (mut here, mut ways) = (root, Vec::new());
+    let Ok(mut inner) = Unread::of(&here, None, &mut bytes) else {
+        return 0;
+    };
+    loop {
+        if let Some(name) = inner.directories.pop() {
+            let opened = subdirectory(&here, &name).and_then(|below| {
+                let unread = Unread::of(&below, Some(inner.device), &mut bytes)?;
+                Ok((below, unread))
+            });
+            if let Ok((below, unread)) = opened {
+                ways.push(std::mem::replace(&mut inner, unread));
+                here = below;
+            }
+            continue;
+        }
+        let Some(above) = ways.pop() else {
+            return bytes;
+        };
+        // Where it was moved away meanwhile, `..` is another place, which may be outside.
+        let up = subdirectory(&here, OsStr::new(".."));
+        match up.and_then(|up| Ok((stat::fstat(&up)?, up))) {
+            Ok((found, up)) if (found.st_dev, found.st_ino) == (above.device, above.inode) => {
+                (here, inner) = (up, above);
+            }
+            _ => return bytes,
+        }
+    }
+}
+
+/// A directory whose files were counted.
+struct Unread {
+    device: u64,
+    inode: u64,
+    /// Those in it that were not looked into yet.
+    directories: Vec<OsString>,
+}
+
+impl Unread {
+    /// Adds what is in it to `bytes`. One of another file system than `device` is an error.
+    fn of(directory: &OwnedFd, device: Option<u64>, bytes: &mut u64) -> Result<Self, Errno> {
+        let own = stat::fstat(directory)?;
+        if device.is_some_and(|device| device != own.st_dev) {
+            return Err(Errno::EXDEV);
+        }
+        let mut directories = Vec::new();
+        for name in names(directory)? {
+            if let Ok(Some(found)) = look(directory, &name) {
+                *bytes += found.st_blocks.unsigned_abs() * 512;
+                if file_type(&found) == SFlag::S_IFDIR {
+                    directories.push(name);
+                }
+            }
+        }
+        Ok(Self {
+            device: own.st_dev,
+            inode: own.st_ino,
+            directories,
+        })
+    }
 }
 
 /// The names in a directory, without `.` and `..`.

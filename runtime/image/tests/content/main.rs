@@ -475,3 +475,89 @@ fn a_directory_is_replaced_through_a_link() {
         }
     }
 }
+
+/// A directory with an owner and a mode that tell that it was taken over.
+fn owned(tar: &mut tar::Builder<Vec<u8>>, name: &str) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(Directory);
+    header.set_size(0);
+    header.set_mtime(1_600_000_000);
+    header.set_mode(0o700);
+    header.set_uid(1000);
+    tar.append_data(&mut header, name, &b""[..]).expect(name);
+}
+
+/// A directory that a layer uses and does not describe is the one below, unless that was deleted.
+#[test]
+fn a_deleted_directory_gives_nothing_to_the_next_one() {
+    let base = || {
+        let mut base = tar::Builder::new(Vec::new());
+        for name in ["a", "a/b", "d", "e", "e/f", "g", "h", "h/i", "k"] {
+            owned(&mut base, name);
+        }
+        base.into_inner().expect("a layer")
+    };
+    let cases = [
+        (
+            "below",
+            vec![
+                vec!["a/.wh..wh..opq", "e/.wh.f"],
+                vec!["a/b/c", "e/f/c", "d/c"],
+            ],
+        ),
+        (
+            "beside",
+            // Deleted and made again; its parent emptied; itself emptied; nothing of that.
+            vec![vec![
+                ".wh.d",
+                "d/new",
+                "h/.wh..wh..opq",
+                "h/i/new",
+                "g/.wh..wh..opq",
+                "g/new",
+                "k/new",
+            ]],
+        ),
+        ("root", vec![vec![".wh..wh..opq", "a/new"]]),
+    ];
+    for (test, tops) in cases {
+        let place = Place::new(&format!("adopted-{test}"));
+        let mut layers = vec![base()];
+        let files = |names: Vec<_>| names.into_iter().map(|name| (name, &b""[..]));
+        let tops = tops.into_iter();
+        layers.extend(tops.map(|names| tar_of(&files(names).collect::<Vec<_>>())));
+        let (layout_dir, expected) = unpacked_by_umoci(&place, &layers);
+        let reference = reference(&format!("oci:{}:v1", layout_dir.display()));
+        for store in stores(&place) {
+            let image = store.resolve(&reference).expect("an image");
+            same(
+                &shown(&store, &place, &image, false),
+                &listing(&expected, false),
+            );
+        }
+    }
+}
+
+/// Of an overlayfs that a program without rights mounts, such as podman: for ours they mean nothing.
+#[test]
+fn attributes_of_other_overlays_are_kept() {
+    let place = Place::new("user-overlay");
+    if !has_user_attributes(&place) {
+        return;
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    append(&mut tar, "lower", Directory, "", b"");
+    let opaque = [("SCHILY.xattr.user.overlay.opaque", &b"y"[..])];
+    tar.append_pax_extensions(opaque).expect("attributes");
+    append(&mut tar, "d", Directory, "", b"");
+    let top = tar.into_inner().expect("a layer");
+    let layers = [layer(&[("d/below", Regular, "", b"1")]), top];
+    let saved = docker_old(&["x"], &layers, &config(&layers));
+    let path = write(&place.join("x.tar"), &saved);
+    for store in stores(&place) {
+        let image = store.resolve(&docker(&path)).expect("an image");
+        let seen = shown(&store, &place, &image, false);
+        assert!(seen.contains("('user.overlay.opaque', b'y')"), "{seen}");
+        assert!(seen.contains("'d/below'"), "{seen}");
+    }
+}

@@ -148,11 +148,7 @@ fn entries_that_no_layer_may_contain() {
         &attack.entries(&[("n", unknown, "", b"")]),
         "which no layer may contain",
     );
-    for attribute in [
-        "trusted.overlay.redirect",
-        "trusted.overlay.opaque",
-        "user.overlay.origin",
-    ] {
+    for attribute in ["trusted.overlay.redirect", "trusted.overlay.opaque"] {
         let mut tar = tar::Builder::new(Vec::new());
         let key = format!("SCHILY.xattr.{attribute}");
         tar.append_pax_extensions([(key.as_str(), &b"/etc"[..])])

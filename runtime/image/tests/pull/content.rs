@@ -290,6 +290,44 @@ fn of_an_index_the_image_for_the_machine_is_taken() {
     }
 }
 
+/// As buildx writes an image of one platform with its attestation, and some tools without the platform.
+#[test]
+fn an_image_without_a_platform_may_be_beside_what_is_for_none() {
+    let bed = Bed::new("attested");
+    let registry = bed.registry();
+    let (made, other) = (saying(Form::Oci, "mine"), saying(Form::Oci, "attestation"));
+    made.push(REGISTRY, "app", "v1");
+    other.push(REGISTRY, "app", "v2");
+    let mut only = made.descriptor("amd64", None);
+    only.as_object_mut().expect("an object").remove("platform");
+    let mut beside = other.descriptor("unknown", None);
+    beside["platform"]["os"] = json!("unknown");
+    let push = |all: &[serde_json::Value]| {
+        let list = index(Form::Oci, all);
+        push_manifest(REGISTRY, "app", "all", Form::Oci.index(), &list);
+    };
+    let text = registry.name("app:all");
+    for all in [
+        [only.clone(), beside.clone()],
+        [beside.clone(), only.clone()],
+    ] {
+        push(&all);
+        let store = bed.store();
+        assert_eq!(pull(&store, &text).expect("an image").id, made.id());
+        drop(store);
+        bed.forget();
+    }
+    // Which of these is meant, nothing tells.
+    let mut second = other.descriptor("amd64", None);
+    second
+        .as_object_mut()
+        .expect("an object")
+        .remove("platform");
+    push(&[only, second, beside]);
+    let error = failure(pull(&bed.store(), &text), &text);
+    assert!(error.contains("several images"), "{error}");
+}
+
 #[test]
 fn layers_that_are_equal_or_empty_are_layers() {
     let bed = Bed::new("equal");

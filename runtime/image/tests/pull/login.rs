@@ -5,13 +5,14 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use image::{Credentials, HostConfig, Registries};
 use serde_json::json;
 
-use crate::{bed::*, child, line::*, made::*, token::*};
+use crate::{bed::*, child, common::sh, line::*, made::*, token::*};
 
 /// `me` and [`PASSWORD`], as `htpasswd -B` writes them.
 const HTPASSWD: &str = "me:$2b$05$fairleadfairleadfairleMp6Xu3jRsxA1wuE77CWGxPm2PzZ2LTS\n";
@@ -136,6 +137,20 @@ fn a_credential_helper_is_asked() {
         "echo credentials not found in native keychain; exit 1",
     );
     put("broken", "echo the keychain is locked; exit 1");
+    put("chatty", &format!("echo '\"{PASSWORD}\"'"));
+    put("odd", &format!("echo '{{\"Username\": [\"{PASSWORD}\"]}}'"));
+    put(
+        "spilling",
+        &format!("echo '{{\"Username\":\"me\",\"Secret\":\"{PASSWORD}\"}}'; exit 1"),
+    );
+    put(
+        "forking",
+        &format!(
+            "sleep 100 & echo \"$!\" > {}; cat > /dev/null
+             echo '{{\"Username\":\"me\",\"Secret\":\"{PASSWORD}\"}}'",
+            bed.path("sleeper").display()
+        ),
+    );
     put("stuck", "exec sleep 5 >/dev/null 2>&1");
     let path = std::env::var("PATH").expect("a path");
     let path = format!("{}:{path}", programs.display());
@@ -154,13 +169,32 @@ fn a_credential_helper_is_asked() {
     let auth = STANDARD.encode(format!("me:{PASSWORD}"));
     let both = json!({"credsStore": "none", "auths": {REGISTRY: {"auth": auth}}});
     pull(both).expect("with the file, as the helper has nothing");
-    let error = pull(json!({"credsStore": "broken"})).expect_err("broken");
+    let error = pull(json!({"credHelpers": {REGISTRY: "broken"}})).expect_err("broken");
     assert!(
         error.contains("docker-credential-broken") && error.contains("locked"),
         "{error}"
     );
-    let error = pull(json!({"credsStore": "missing"})).expect_err("missing");
+    let error = pull(json!({"credHelpers": {REGISTRY: "missing"}})).expect_err("missing");
     assert!(error.contains("docker-credential-missing"), "{error}");
+    // The helper of all may know nothing of this registry, which may know everybody: as Docker does it.
+    for helper in ["broken", "missing", "chatty"] {
+        let error = pull(json!({"credsStore": helper})).expect_err("nobody");
+        assert!(error.contains("access denied"), "{error}");
+        let both = json!({"credsStore": helper, "auths": {REGISTRY: {"auth": auth}}});
+        pull(both).expect("with the file");
+    }
+    // What it says may be a secret.
+    for helper in ["chatty", "spilling", "odd"] {
+        let error = pull(json!({"credHelpers": {REGISTRY: helper}})).expect_err(helper);
+        let program = format!("docker-credential-{helper}");
+        assert!(error.contains(&program), "{error}");
+        assert!(!error.contains(PASSWORD), "{error}");
+    }
+    // What it has left in the background may keep its output.
+    let begun = Instant::now();
+    pull(json!({"credHelpers": {REGISTRY: "forking"}})).expect("in time");
+    sh(&format!("kill $(cat {})", bed.path("sleeper").display()));
+    assert!(begun.elapsed() < Duration::from_secs(60));
     // One that never answers holds up nobody who does not want to wait.
     let error = pull_with(&[(child::CANCEL, "300")], json!({"credsStore": "stuck"}));
     assert!(error.expect_err("cancelled").contains("cancelled"));

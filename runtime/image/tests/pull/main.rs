@@ -19,6 +19,7 @@ mod made;
 mod mirrors;
 mod pinned;
 mod proxies;
+mod secure;
 #[path = "../common/taking.rs"]
 mod taking;
 mod tls;

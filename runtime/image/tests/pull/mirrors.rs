@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use image::{Credentials, HostConfig, Mirror, Registries};
 
-use crate::{bed::*, line::*, made::*};
+use crate::{bed::*, common::*, line::*, made::*};
 
 const MIRROR: &str = "127.0.0.1:5003";
 
@@ -138,6 +138,31 @@ fn a_damaged_mirror_is_left() {
         assert!(mirror.seen().len() >= 3);
         bed.is_clean(2, 0);
     }
+}
+
+/// What is too large for us is that wherever it comes from.
+#[test]
+fn a_mirror_is_not_to_blame_for_our_limits() {
+    let bed = Bed::new("limited-mirror");
+    let _registry = bed.registry();
+    // Small until it is decompressed.
+    let made = Made::new(Form::Oci, &[tar_of(&[("zeros", &[0; 300_000])])], gzip);
+    made.push(REGISTRY, "app", "v1");
+    let line = Line::to(REGISTRY, |_| Fault::None);
+    let mirror = Line::at(MIRROR, REGISTRY, |_| Fault::None);
+    let mut options = image::Options {
+        registries: registries(),
+        ..image::Options::default()
+    };
+    options.limits.bytes = 100_000;
+    let store = open_store(bed.path("store"), options);
+    let error = pull(&store, &line.name("app:v1")).expect_err("too large");
+    let image::ImageError::Layer { source, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(source.to_string().contains("limit"), "{source}");
+    assert_eq!(mirror.offsets(&made.blob(0)), [0]);
+    assert_eq!(line.offsets(&made.blob(0)), [0u64; 0]);
 }
 
 fn flipped(mut body: Vec<u8>) -> Vec<u8> {

@@ -7,7 +7,7 @@ use image::{HostConfig, Registries, TlsConfig};
 use crate::{bed::*, common::*, line::*, made::*};
 
 /// Makes authorities and certificates in `tls/`: `ca`, `server` for our addresses and `far.test`, `client`.
-fn certificates(bed: &Bed) {
+pub fn certificates(bed: &Bed) {
     sh(&format!(
         "mkdir {0}; cd {0}; exec 2>&1
          key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'

@@ -4,6 +4,7 @@
 mod common;
 mod crash;
 mod full;
+mod left;
 mod loading;
 mod pinned;
 mod several;
@@ -16,7 +17,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 use common::*;
 use image::{ArchiveError, Collected, Digest, Image, ImageError, Store, StoreError};
 use serde_json::json;
-use tar::EntryType::Regular;
+use tar::EntryType::{Directory, Regular};
 
 fn two_layers() -> [Vec<u8>; 2] {
     [tar_of(&[("a", b"1")]), tar_of(&[("b", b"2")])]

@@ -258,7 +258,10 @@ impl<'a> Writer<'a> {
                     // As if the archive had an entry for it.
                     self.budget.take_entry()?;
                     self.budget.take_path(home.as_bytes())?;
-                    self.implied.insert(home.clone());
+                    // One that was deleted before is a new one.
+                    if existing.is_none() {
+                        self.implied.insert(home.clone());
+                    }
                 }
                 let place = Place {
                     path: next.clone(),
@@ -371,6 +374,11 @@ impl<'a> Writer<'a> {
         )? {
             None => self.marked(self.marks.whiteout(directory, hidden)),
             Some(found) if tree::file_type(&found) == SFlag::S_IFDIR => {
+                let path = parent.join(hidden);
+                let home = self.homes.of(directory.as_fd(), &path);
+                let home = self.at(home, FIND_PATH)?.unwrap_or(path);
+                // One that was deleted and comes again is a new one.
+                self.implied.remove(&home);
                 self.opaque(directory, hidden)
             }
             Some(_) => Ok(()),
@@ -426,8 +434,9 @@ impl<'a> Writer<'a> {
 
     fn xattrs(&self, directory: impl AsFd, name: &OsStr, entry: &Entry) -> Result<(), LayerError> {
         for (attribute, value) in &entry.xattrs {
-            if attribute.starts_with(b"trusted.overlay.") || attribute.starts_with(b"user.overlay.")
-            {
+            // `user.overlay.*` is that of overlayfs mounts with `userxattr`. Ours have no such option, so it is
+            // as good as any other: an image that was built with such mounts inside has it.
+            if attribute.starts_with(b"trusted.overlay.") {
                 let attribute = display(attribute);
                 return self.refuse(format!("the attribute {attribute} is overlayfs's own"));
             }
