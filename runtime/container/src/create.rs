@@ -494,7 +494,7 @@ fn cgroup_at(
     existing: Existing,
     resources: &LinuxResources,
 ) -> Result<Option<Cgroup>, ContainerError> {
-    if nix::unistd::geteuid().is_root() {
+    if crate::user::is_root() {
         Ok(Some(Cgroup::create_at(path, resources, existing)?))
     } else {
         Ok(Cgroup::create_best_effort(path, resources, existing)?)

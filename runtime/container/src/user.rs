@@ -42,6 +42,12 @@ pub(crate) fn in_initial_namespace() -> bool {
     nix::sys::stat::stat("/proc/self/ns/user").is_ok_and(|found| found.st_ino == FIRST)
 }
 
+/// Whether this process is root on the machine, and not only in a user namespace, as with podman
+/// without root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root() && in_initial_namespace()
+}
+
 pub(crate) fn resolve_in(root: &Root, user: &str, procfs: &ProcFs) -> Setup<ResolvedUser> {
     let read = |path: &str| {
         root.read(Path::new(path), MAX_FILE, procfs)

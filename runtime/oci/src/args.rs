@@ -1,6 +1,6 @@
 //! The command line. Options may stand before and after the container's id.
 
-use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -9,7 +9,12 @@ const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.
 
 /// Runs containers by the OCI runtime specification.
 #[derive(Debug, Parser)]
-#[command(name = "fairlead-oci", version = VERSION, disable_help_subcommand = true)]
+#[command(
+    name = "fairlead-oci",
+    version = VERSION,
+    disable_help_subcommand = true,
+    disable_version_flag = true
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -32,9 +37,21 @@ const FREQUENT: [(&str, Augment); 7] = [
 ];
 
 /// The others.
-const RARE: [&str; 8] = [
-    "ps", "list", "pause", "resume", "update", "events", "spec", "features",
+const RARE: [&str; 10] = [
+    "ps",
+    "list",
+    "pause",
+    "resume",
+    "update",
+    "events",
+    "spec",
+    "features",
+    "checkpoint",
+    "restore",
 ];
+
+/// More descriptors than these no process has: there are three before them.
+const MOST_FDS: i64 = i32::MAX as i64 - 3;
 
 impl Cli {
     /// The command line of this process; an error is for who called it.
@@ -42,11 +59,24 @@ impl Cli {
         let words: Vec<OsString> = std::env::args_os().collect();
         match Self::frequent(&words) {
             Some(cli) => Ok(cli),
-            None => Self::try_parse_from(words),
+            None => Self::full(words),
         }
     }
 
-    /// As `try_parse_from`, for a frequent command without mistakes: what all the other commands
+    /// As `try_parse_from`, in the manner of Go's programs.
+    fn full(words: Vec<OsString>) -> Result<Self, clap::Error> {
+        let version = Arg::new("version")
+            .short('v')
+            .short_alias('V')
+            .long("version")
+            .action(ArgAction::Version)
+            .help("Print version");
+        let command = like_go(Self::command().arg(version)).mut_subcommands(like_go);
+        let mut matches = command.try_get_matches_from(words)?;
+        Self::from_arg_matches_mut(&mut matches)
+    }
+
+    /// As [`Cli::full`], for a frequent command without mistakes: what all the other commands
     /// may be told costs a sixth of a millisecond to describe, so only those are described whose
     /// names are among the words.
     fn frequent(words: &[OsString]) -> Option<Self> {
@@ -56,10 +86,10 @@ impl Cli {
         {
             return None;
         }
-        let mut command = Global::augment_args(clap::Command::new("fairlead-oci"));
+        let mut command = like_go(Global::augment_args(clap::Command::new("fairlead-oci")));
         for (name, augment) in FREQUENT {
             if words.iter().any(|word| word == name) {
-                command = command.subcommand(augment(clap::Command::new(name)));
+                command = command.subcommand(like_go(augment(clap::Command::new(name))));
             }
         }
         // Who wants help gets an error here, and then all of it.
@@ -69,6 +99,43 @@ impl Cli {
             global: Global::from_arg_matches_mut(&mut matches).ok()?,
             command: Command::from_arg_matches_mut(&mut matches).ok()?,
         })
+    }
+}
+
+/// The last of an option that is given more than once counts, and a flag may have a value.
+fn like_go(command: clap::Command) -> clap::Command {
+    command.args_override_self(true).mut_args(|arg| {
+        if !matches!(arg.get_action(), ArgAction::SetTrue) {
+            return arg;
+        }
+        arg.action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_name("BOOL")
+            .value_parser(boolean)
+            .default_missing_value("true")
+            .default_value("false")
+            .hide_default_value(true)
+    })
+}
+
+/// As Go's `strconv.ParseBool`.
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("it is true or false"),
+    }
+}
+
+impl Global {
+    /// Those options that stand before the command, as far as they can be understood: for words
+    /// that make no sense as a whole.
+    pub fn of_broken(words: impl Iterator<Item = OsString>) -> Option<Self> {
+        let command = like_go(Self::augment_args(clap::Command::new("fairlead-oci")));
+        let command = command.ignore_errors(true).allow_external_subcommands(true);
+        let mut matches = command.try_get_matches_from(words).ok()?;
+        Self::from_arg_matches_mut(&mut matches).ok()
     }
 }
 
@@ -107,6 +174,9 @@ pub struct Global {
         hide = true
     )]
     pub rootless: Option<String>,
+    /// Taken for the sake of runc's callers; there are no checkpoints
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub criu: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -157,6 +227,19 @@ pub enum Command {
     Spec(Spec),
     /// Print what this runtime can do as JSON
     Features,
+    // podman takes help on it for a sign that there are checkpoints.
+    /// Not supported
+    #[command(hide = true, disable_help_flag = true)]
+    Checkpoint(Words),
+    /// Not supported
+    #[command(hide = true, disable_help_flag = true)]
+    Restore(Words),
+}
+
+#[derive(Debug, Args)]
+pub struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub words: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -186,8 +269,12 @@ pub struct Create {
     /// Keep the session keyring of the caller
     #[arg(long)]
     pub no_new_keyring: bool,
+    /// Taken for the sake of runc's callers: what a mount asks for is never given up
+    #[arg(long, hide = true)]
+    pub no_mount_fallback: bool,
     /// How many descriptors from 3 on the program inherits, beside those of LISTEN_FDS
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=MOST_FDS))]
     pub preserve_fds: u32,
 }
 
@@ -252,7 +339,7 @@ pub struct Exec {
     /// The user, by number: UID or UID:GID
     #[arg(long, short, value_name = "USER")]
     pub user: Option<String>,
-    /// A further group id
+    /// A group id beside those of the container
     #[arg(long, short = 'g', value_name = "GID")]
     pub additional_gids: Vec<u32>,
     /// A file with the process as config.json has it
@@ -277,11 +364,12 @@ pub struct Exec {
     #[arg(long, short, value_name = "CAPABILITY")]
     pub cap: Vec<String>,
     /// How many descriptors from 3 on the program inherits
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=MOST_FDS))]
     pub preserve_fds: u32,
     /// A cgroup below the container's own, for the process
     #[arg(long, value_name = "PATH")]
-    pub cgroup: Option<String>,
+    pub cgroup: Vec<String>,
     /// Also in a paused container; the program starts when that is resumed
     #[arg(long)]
     pub ignore_paused: bool,
@@ -295,6 +383,13 @@ pub struct Ps {
     /// How the list looks
     #[arg(long, short, value_name = "FORMAT", default_value = "table")]
     pub format: ListFormat,
+    /// Arguments of ps(1), taken for the sake of runc's callers: the table stays the same
+    #[arg(
+        value_name = "ARGUMENTS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub arguments: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -318,7 +413,7 @@ pub struct Events {
     /// The container's id
     #[arg(value_name = "CONTAINER")]
     pub id: String,
-    /// Pause between statistics: 5s, 500ms, 1m
+    /// Pause between statistics: 5s, 500ms, 1m30s
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub interval: String,
     /// Print the statistics once and end
@@ -385,6 +480,12 @@ pub struct Update {
     /// Memory and swap together
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub memory_swap: Option<String>,
+    /// Taken for the sake of runc's callers, without effect
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, hide = true)]
+    pub kernel_memory: Option<String>,
+    /// Taken for the sake of runc's callers, without effect
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, hide = true)]
+    pub kernel_memory_tcp: Option<String>,
     /// How many processes and threads there may be
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub pids_limit: Option<i64>,
@@ -393,7 +494,6 @@ pub struct Update {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn each_command_is_frequent_or_rare() {
@@ -428,10 +528,12 @@ mod tests {
             "exec --process /p -d --pid-file p c",
             "exec c run exec create",
             "exec -- c -x",
+            "exec -td=false --tty=0 -e A -e B -u 1 -u 2 c sh",
+            "--root a --debug --debug=false create --root b c --root d --bundle e -b f",
         ] {
             let words = words(line);
             let short = Cli::frequent(&words).expect(line);
-            let full = Cli::try_parse_from(&words).expect(line);
+            let full = Cli::full(words).expect(line);
             assert_eq!(format!("{short:?}"), format!("{full:?}"), "{line}");
         }
         for line in [
@@ -444,6 +546,9 @@ mod tests {
             "run --help",
             "--version",
             "--version run c",
+            "-v",
+            "run --keep=maybe c",
+            "checkpoint c",
             "-h",
             "list",
             "features",
@@ -451,6 +556,20 @@ mod tests {
             "runs c",
         ] {
             assert!(Cli::frequent(&words(line)).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_log_of_words_that_make_no_sense() {
+        for line in [
+            "--log /f --log-format json frobnicate --log /no",
+            "--log=/no --log /f --log-format=json --what create --what",
+        ] {
+            let words = line.split_whitespace().map(OsString::from);
+            let words = std::iter::once("fairlead-oci".into()).chain(words);
+            let global = Global::of_broken(words).expect(line);
+            assert_eq!(global.log.as_deref(), Some("/f".as_ref()), "{line}");
+            assert_eq!(global.log_format, LogFormat::Json, "{line}");
         }
     }
 }

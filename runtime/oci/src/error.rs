@@ -56,6 +56,8 @@ pub enum OciError {
     },
     #[error("hook of container {id}: {failure}")]
     Hook { id: String, failure: SetupFailure },
+    #[error("{0}: checkpoints are not supported by this runtime; stop the container instead")]
+    NoCheckpoints(&'static str),
     #[error(transparent)]
     Container(#[from] ContainerError),
     #[error(transparent)]

@@ -35,6 +35,13 @@ impl Log {
         }
     }
 
+    /// Of what stderr has been told already.
+    pub fn error_in_file(&self, message: &str) {
+        if self.file.is_some() {
+            self.write("error", message);
+        }
+    }
+
     pub fn warning(&self, message: &str) {
         self.write("warning", message);
     }

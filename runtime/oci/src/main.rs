@@ -27,6 +27,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print(); // a closed stderr hears nothing
+            if error.use_stderr() {
+                log_mistake(&error);
+            }
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
@@ -37,6 +40,17 @@ fn main() -> ExitCode {
             log.error(&error.to_string());
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Who calls us looks into the log. What is wrong is in the first lines, before the usage.
+fn log_mistake(error: &clap::Error) {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    let message = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    if let Some(global) = args::Global::of_broken(std::env::args_os()) {
+        log::Log::new(&global).error_in_file(message);
     }
 }
 
@@ -71,5 +85,7 @@ fn run(cli: Cli, log: &log::Log) -> Result<ExitCode, OciError> {
         Command::Events(args) => commands::events::run(&context, &args),
         Command::Spec(args) => commands::spec::run(&args),
         Command::Features => commands::features::run(),
+        Command::Checkpoint(_) => Err(OciError::NoCheckpoints("checkpoint")),
+        Command::Restore(_) => Err(OciError::NoCheckpoints("restore")),
     }
 }

@@ -28,23 +28,43 @@ pub fn size(text: &str) -> Result<i64, String> {
         .ok_or_else(bad)
 }
 
-/// A duration as Go writes it, in one unit: 5s, 500ms, 1m.
+/// A duration as Go writes it, longer than none: 5s, 500ms, 1m30s, 1.5h.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let at = text.find(|c: char| !c.is_ascii_digit());
-    let (digits, unit) = text.split_at(at.unwrap_or(text.len()));
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => 0,
-    };
-    number(digits)
-        .filter(|_| millis != 0)
-        .and_then(|n| n.checked_mul(millis))
-        .filter(|n| *n > 0)
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("\"{text}\" is no duration: write 500ms, 5s, 1m"))
+    nanos(text)
+        .filter(|nanos| *nanos > 0)
+        .map(Duration::from_nanos)
+        .ok_or_else(|| format!("\"{text}\" is no duration: write 500ms, 5s, 1m30s"))
+}
+
+fn nanos(text: &str) -> Option<u64> {
+    let in_number = |c: char| c.is_ascii_digit() || c == '.';
+    let (mut sum, mut rest) = (0u64, text);
+    while !rest.is_empty() {
+        let (value, after) = rest.split_at(rest.find(|c| !in_number(c))?);
+        let (unit, next) = after.split_at(after.find(in_number).unwrap_or(after.len()));
+        let scale: u64 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+        let places = u32::try_from(fraction.len()).ok()?;
+        // Go takes ".5" and "1.", but not ".".
+        let part = |digits: &str| match digits {
+            "" if value != "." => Some(0),
+            digits => number(digits),
+        };
+        let below = u128::from(part(fraction)?) * u128::from(scale) / 10u128.checked_pow(places)?;
+        sum = sum
+            .checked_add(part(whole)?.checked_mul(scale)?)?
+            .checked_add(u64::try_from(below).ok()?)?;
+        rest = next;
+    }
+    Some(sum)
 }
 
 /// `UID[:GID]`. Nothing may follow: what is not understood must not become user 0.
@@ -90,7 +110,13 @@ mod tests {
     fn durations() {
         assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for text in ["", "5", "s", "0s", "-1s", "1d"] {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("1h.5m2.s"), Ok(Duration::from_secs(3632)));
+        assert_eq!(duration("7µs"), Ok(Duration::from_micros(7)));
+        for text in [
+            "", "5", "s", "0s", "-1s", "1d", ".s", "1..5s", "1s5", "1m 30s", "+1s", "9999999h",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

@@ -181,6 +181,22 @@ impl Store {
         Ok(entry(id, directory, Some(lock)))
     }
 
+    /// Whether a container that was created later has this one's cgroup now. It could take that only
+    /// when nobody was left in it.
+    pub fn has_successor(&self, saved: &Saved) -> Result<bool, OciError> {
+        for id in self.ids()? {
+            // One that is damaged, or deleted meanwhile, has no cgroup here.
+            let (other, _) = read_state(&id, &self.root.join(&id));
+            if other.cgroup == saved.cgroup
+                && other.created > saved.created
+                && (other.process.is_some() || other.is_creating()?)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The ids of all containers, sorted.
     pub fn ids(&self) -> Result<Vec<String>, OciError> {
         let entries = match fs::read_dir(&self.root) {

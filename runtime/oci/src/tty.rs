@@ -3,6 +3,7 @@
 use crate::error::OciError;
 use container::{ContainerError, Stdio};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
@@ -78,23 +79,38 @@ impl Drop for Raw {
     }
 }
 
+/// How much is moved at once.
+const PIECE: usize = 16 << 10;
+
 /// Copies both ways until told otherwise.
 pub struct Relay {
+    /// Not blocking: a container that does not read what is typed may be waiting for us to read what
+    /// it shows.
     master: OwnedFd,
     stdin: bool,
+    /// What was typed and the master has not taken yet. Nothing more is read before.
+    pending: Vec<u8>,
     /// Whether the container's side may still have something to show.
     pub open: bool,
 }
 
 impl Relay {
-    pub fn new(master: OwnedFd) -> Self {
+    pub fn new(master: OwnedFd) -> Result<Self, OciError> {
+        let system = |errno| OciError::System {
+            step: "make terminal non-blocking",
+            errno,
+        };
+        let flags = fcntl(&master, FcntlArg::F_GETFL).map_err(system)?;
+        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+        fcntl(&master, FcntlArg::F_SETFL(flags)).map_err(system)?;
         let relay = Self {
             master,
             stdin: true,
+            pending: Vec::new(),
             open: true,
         };
         relay.resize();
-        relay
+        Ok(relay)
     }
 
     /// Gives the container's terminal the size of the caller's.
@@ -105,25 +121,42 @@ impl Relay {
         }
     }
 
-    /// What to wait for: the master and, while it is open, stdin.
+    /// What to wait for: the master, while it is open, and stdin, while there is room for more.
     pub fn descriptors<'a>(&'a self, stdin: &'a impl AsFd) -> Vec<PollFd<'a>> {
         let mut list = Vec::new();
         if self.open {
-            list.push(PollFd::new(self.master.as_fd(), PollFlags::POLLIN));
+            let mut flags = PollFlags::POLLIN;
+            flags.set(PollFlags::POLLOUT, !self.pending.is_empty());
+            list.push(PollFd::new(self.master.as_fd(), flags));
         }
-        if self.stdin {
+        if self.stdin && self.pending.is_empty() {
             list.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
         list
     }
 
-    /// Moves what is there, without waiting.
+    /// Moves what is there, without waiting for the container.
     pub fn copy(&mut self) {
         if self.open && ready(&self.master) {
-            self.open = forward(&self.master, std::io::stdout());
+            self.open = show(&self.master);
         }
-        if self.stdin && ready(std::io::stdin()) {
-            self.stdin = forward(std::io::stdin(), &self.master);
+        if self.stdin && self.pending.is_empty() && ready(std::io::stdin()) {
+            let mut buffer = [0u8; PIECE];
+            match read(std::io::stdin(), &mut buffer) {
+                Some(typed) => self.pending.extend_from_slice(typed),
+                None => self.stdin = false,
+            }
+        }
+        if !self.pending.is_empty() {
+            match nix::unistd::write(&self.master, &self.pending) {
+                Ok(written) => drop(self.pending.drain(..written)),
+                Err(Errno::EINTR | Errno::EAGAIN) if self.open => {}
+                // Nobody takes it any more.
+                Err(_) => {
+                    self.pending.clear();
+                    self.stdin = false;
+                }
+            }
         }
     }
 }
@@ -133,20 +166,32 @@ fn ready(fd: impl AsFd) -> bool {
     poll(&mut entry, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// One piece; `false` at the end, which for a pty is the error EIO.
-fn forward(from: impl AsFd, to: impl AsFd) -> bool {
-    let mut buffer = [0u8; 16 << 10];
-    let length = match nix::unistd::read(&from, &mut buffer) {
-        Ok(0) => return false,
-        Ok(length) => length,
-        Err(Errno::EINTR | Errno::EAGAIN) => return true,
-        Err(_) => return false,
+/// What is there, perhaps nothing; `None` at the end, which for a pty is the error EIO.
+fn read(from: impl AsFd, buffer: &mut [u8]) -> Option<&[u8]> {
+    match nix::unistd::read(from, buffer) {
+        Ok(0) => None,
+        Ok(length) => buffer.get(..length),
+        Err(Errno::EINTR | Errno::EAGAIN) => Some(&[]),
+        Err(_) => None,
+    }
+}
+
+/// One piece of what the container shows, to stdout; `false` at the end of either.
+fn show(master: &OwnedFd) -> bool {
+    let mut buffer = [0u8; PIECE];
+    let Some(mut rest) = read(master, &mut buffer) else {
+        return false;
     };
-    let mut rest = buffer.get(..length).unwrap_or_default();
     while !rest.is_empty() {
-        match nix::unistd::write(&to, rest) {
+        match nix::unistd::write(std::io::stdout(), rest) {
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            // Somebody else has made it non-blocking.
+            Err(Errno::EAGAIN) => {
+                let stdout = std::io::stdout();
+                let mut entry = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+                let _ = poll(&mut entry, PollTimeout::NONE);
+            }
+            Err(Errno::EINTR) => {}
             Err(_) => return false,
         }
     }

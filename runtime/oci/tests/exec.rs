@@ -144,6 +144,56 @@ fn from_a_file_and_in_the_background() {
     bundle.assert_clean();
 }
 
+/// What the file leaves out is the container's own: it must not be less confined than that.
+#[test]
+fn from_a_file_that_leaves_out_much() {
+    let limits = json!([{ "type": "RLIMIT_NOFILE", "soft": 99, "hard": 111 }]);
+    let groups = json!([7, 8]);
+    let bundle = running(
+        "execleft",
+        json!({ "process": { "rlimits": limits, "noNewPrivileges": true,
+            "user": { "additionalGids": groups } } }),
+    );
+    let look = "grep -E 'Cap(Bnd|Eff|Prm)|NoNewPrivs' /proc/self/status; ulimit -n; ulimit -Hn";
+    let as_file = |more: serde_json::Value| {
+        let mut process = json!({ "cwd": "/", "user": { "uid": 0, "gid": 0 }, "env": ["PATH=/bin"],
+            "args": ["sh", "-c", look] });
+        common::merge(&mut process, more);
+        let file = bundle.dir.path().join("process.json");
+        fs::write(file, process.to_string()).expect("write");
+        let said = bundle.oci(&["exec", "--process", "process.json", "c"]);
+        said.ok().to_string()
+    };
+    let own = bundle.oci(&["exec", "c", "sh", "-c", look]);
+    let own = own.ok();
+    assert!(own.contains("NoNewPrivs:\t1") && own.ends_with("\n99\n111"));
+    assert!(!own.contains("CapEff:\t0000000000000000"), "{own}");
+    assert_eq!(as_file(json!({})), own);
+    assert_eq!(as_file(json!({ "rlimits": [] })), own);
+    // What it does say counts.
+    let said = as_file(json!({ "noNewPrivileges": false, "capabilities": {},
+        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 50, "hard": 60 }] }));
+    assert!(
+        said.contains("NoNewPrivs:\t0") && said.ends_with("\n50\n60"),
+        "{said}"
+    );
+    assert!(said.contains("CapEff:\t0000000000000000"), "{said}");
+    // Further groups come to those of the container, as with runc.
+    let said = bundle.oci(&[
+        "exec",
+        "-g",
+        "29",
+        "--additional-gids",
+        "30",
+        "c",
+        "id",
+        "-G",
+    ]);
+    assert_eq!(said.ok(), "0 7 8 29 30");
+    bundle.oci(&["delete", "-f", "c"]).ok();
+    bundle.assert_clean();
+}
+
 #[test]
 fn input_goes_through() {
     let bundle = running("execin", json!({}));
@@ -261,6 +311,14 @@ fn in_a_cgroup_below() {
     bundle
         .oci(&["exec", "--cgroup", "../..", "c", "true"])
         .refused(&[".."]);
+    // Other places in other hierarchies.
+    for args in [
+        &["--cgroup", "pids:below"][..],
+        &["--cgroup", "below", "--cgroup", "below"],
+    ] {
+        let args = [&["exec"], args, &["c", "true"]].concat();
+        bundle.oci(&args).refused(&["--cgroup", "one path"]);
+    }
     bundle.oci(&["delete", "-f", "c"]).ok();
     bundle.assert_clean();
 }
@@ -306,6 +364,27 @@ fn a_terminal_of_the_caller() {
     bundle
         .create("c", &["--console-socket", "/no/such/socket"])
         .refused(&["/no/such/socket"]);
+    bundle.assert_clean();
+}
+
+/// Neither side waits for the other while both are full.
+#[test]
+fn much_at_once_through_a_terminal() {
+    let bundle = running("execmuch", json!({}));
+    let lines = 20_000;
+    let input: String = (0..lines).map(|n| format!("{n:050}\n")).collect();
+    let file = bundle.dir.path().join("input");
+    fs::write(&file, input).expect("write");
+    let mut command = std::process::Command::new("timeout");
+    command.args(["--signal=KILL", "60", common::RUNTIME, "--root"]);
+    command.arg(bundle.state());
+    command.args(["exec", "-t", "c", "head", "-n", &lines.to_string()]);
+    command.stdin(fs::File::open(&file).expect("open"));
+    let said: Said = command.output().expect("runtime").into();
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let last = format!("{:050}\r\n", lines - 1);
+    assert!(said.stdout.ends_with(&last));
+    bundle.oci(&["delete", "-f", "c"]).ok();
     bundle.assert_clean();
 }
 

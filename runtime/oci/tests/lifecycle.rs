@@ -348,54 +348,6 @@ fn without_a_freezer() {
     bundle.assert_clean();
 }
 
-#[test]
-fn descriptors_that_are_passed_on() {
-    use std::os::unix::process::CommandExt;
-    let bundle = Bundle::new("fds");
-    let file = bundle.dir.path().join("passed");
-    fs::write(&file, "through the descriptor").expect("write");
-    let with_fd = |args: &[&str], env: &[(&str, &str)]| {
-        let file = fs::File::open(&file).expect("open");
-        // Out of the way of the numbers that are passed on.
-        let command = nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(10);
-        let high = nix::fcntl::fcntl(&file, command).expect("duplicate");
-        let mut command = bundle.command(args);
-        command.envs(env.iter().copied());
-        // SAFETY: only duplicates descriptors, which is allowed between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                for to in 3..5 {
-                    if libc::dup2(high, to) < 0 {
-                        return Err(std::io::Error::last_os_error());
-                    }
-                }
-                Ok(())
-            });
-        }
-        common::Said::from(command.output().expect("runtime"))
-    };
-    let script = "cat <&3; echo; ls /proc/self/fd | wc -l; env | grep LISTEN; true";
-    bundle.script(script);
-    let said = with_fd(&["run", "c", "--preserve-fds", "1"], &[]);
-    // Three standard ones, the one passed on, and that of the directory.
-    assert_eq!(said.ok(), "through the descriptor\n5");
-    let said = with_fd(
-        &["run", "c", "--preserve-fds", "1"],
-        &[("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "web")],
-    );
-    let lines: Vec<_> = said.ok().lines().collect();
-    assert_eq!(lines[1], "6");
-    for wanted in ["LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_FDNAMES=web"] {
-        assert!(lines.contains(&wanted), "{said:?}");
-    }
-    bundle.script("ls /proc/self/fd | wc -l");
-    assert_eq!(with_fd(&["run", "c"], &[]).ok(), "4");
-    bundle
-        .oci(&["run", "c", "--preserve-fds", "9"])
-        .refused(&["descriptor to preserve"]);
-    bundle.assert_clean();
-}
-
 /// What waits to be started holds nothing of the host: who looks into it could go through that.
 #[test]
 fn what_waits_holds_nothing_of_the_host() {

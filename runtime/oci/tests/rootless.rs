@@ -134,6 +134,38 @@ fn what_only_root_may() {
     bundle.assert_clean();
 }
 
+/// As podman without root has it: root of a user namespace, which outside is the ordinary user. Nobody
+/// says where the state and the cgroup are to be.
+#[test]
+fn as_root_of_a_user_namespace() {
+    let bundle = bundle("rootlessroot");
+    bundle.args(&["/bin/sleep", "60"]);
+    let mut list = bundle.config()["linux"]["namespaces"].clone();
+    let kinds = list.as_array_mut().expect("list");
+    kinds.retain(|one| one["type"] != "user");
+    bundle.change(
+        serde_json::json!({ "linux": { "namespaces": list, "cgroupsPath": null,
+        "uidMappings": null, "gidMappings": null } }),
+    );
+    let own = bundle.dir.path().join("own");
+    fs::create_dir(&own).expect("mkdir");
+    chown(&own, Some(USER), Some(USER)).expect("chown");
+    // One namespace for all of them, as podman keeps one.
+    let script = "set -e; ./oci run --detach c < /dev/null > out 2>&1 || cat out; \
+                  ./oci exec c sh -c 'id -u; cat /proc/1/comm'; ls own/fairlead-oci; \
+                  ./oci delete --force c; ls own/fairlead-oci";
+    let id = USER.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+    command.args(["unshare", "--user", "--map-root-user", "sh", "-c", script]);
+    command.current_dir(bundle.dir.path());
+    command.env("XDG_RUNTIME_DIR", &own).env("USER", "web");
+    command.stdin(std::process::Stdio::null());
+    let said: Said = command.output().expect("setpriv").into();
+    assert_eq!(said.ok(), "0\nsleep\nc", "{said:?}");
+    bundle.assert_clean();
+}
+
 /// A cgroup for the user, and in it one that the runtime starts in; gone with the test.
 struct Delegated(Vec<std::path::PathBuf>);
 

@@ -3,12 +3,13 @@
 use super::error::{CgroupError, Result};
 use super::layout::{Hierarchy, Layout, Version};
 use super::own::OwnCgroups;
+use crate::user;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-/// The parent of containers whose specification has no `linux.cgroupsPath`. Of an ordinary user it
-/// is below the user's own cgroup.
+/// The parent of containers whose specification has no `linux.cgroupsPath`. Of an ordinary user, also
+/// one who is root of a user namespace, it is below the user's own cgroup.
 pub const DEFAULT_PARENT: &str = "/fairlead-oci";
 
 /// Where a cgroup is.
@@ -49,10 +50,12 @@ impl CgroupPath {
     /// caller's own cgroup is not below what is mounted.
     pub fn from_spec(path: Option<&str>, id: &str) -> Result<Self> {
         let path = path.filter(|path| !path.is_empty());
-        let ordinary_user = !nix::unistd::geteuid().is_root();
         let (given, relative) = match path {
             Some(path) => (components(path)?, !path.starts_with('/')),
-            None => (components(DEFAULT_PARENT)?.join(single(id)?), ordinary_user),
+            None => (
+                components(DEFAULT_PARENT)?.join(single(id)?),
+                !user::is_root(),
+            ),
         };
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut result = Self::new(

@@ -14,6 +14,7 @@ use container::{
 };
 use oci_spec::runtime::{ContainerState, Spec};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
 use systemd::{Manager, UnitPath};
 
@@ -116,7 +117,8 @@ fn make(
 ) -> Result<Created, OciError> {
     let mut spec = bundle.spec.clone();
     let mut options = CreateOptions::new(Rootfs::Directory(entry.saved.rootfs.clone()));
-    let listening = inherited(&mut spec, args.preserve_fds)?;
+    let listening = inherited(&mut spec, args.preserve_fds);
+    resolve_sources(&mut spec, &bundle.directory)?;
     options.cgroup = entry.saved.cgroup.clone();
     if context.cgroups == CgroupManager::Disabled
         && let Some(linux) = spec.linux_mut()
@@ -152,15 +154,11 @@ fn make(
 
 /// How many descriptors the program inherits, those of LISTEN_FDS among them
 /// (sd_listen_fds(3)); tells the program of these.
-fn inherited(spec: &mut Spec, preserve: u32) -> Result<u32, OciError> {
-    let Ok(listening) = std::env::var("LISTEN_FDS") else {
-        return Ok(preserve);
-    };
-    let bad = || OciError::Option {
-        option: "LISTEN_FDS",
-        reason: format!("\"{listening}\" is no number of descriptors"),
-    };
-    let count: u32 = listening.parse().map_err(|_| bad())?;
+fn inherited(spec: &mut Spec, preserve: u32) -> u32 {
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    // Those of somebody else, who has left the variables to us, are not there.
+    let ours = number("LISTEN_PID") == Some(std::process::id());
+    let count = number("LISTEN_FDS").filter(|_| ours).unwrap_or(0);
     if let Some(process) = spec.process_mut()
         && count > 0
     {
@@ -172,7 +170,26 @@ fn inherited(spec: &mut Spec, preserve: u32) -> Result<u32, OciError> {
             env.push(format!("LISTEN_FDNAMES={names}"));
         }
     }
-    preserve.checked_add(count).ok_or_else(bad)
+    preserve.saturating_add(count) // those that are not open are told by the library
+}
+
+/// Sources of bind mounts are relative to the bundle (config.md, "Mounts").
+fn resolve_sources(spec: &mut Spec, bundle: &Path) -> Result<(), OciError> {
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let options = mount.options().iter().flatten();
+        let bind = mount.typ().as_deref() == Some("bind")
+            || options.into_iter().any(|o| o == "bind" || o == "rbind");
+        if let Some(source) = mount.source().clone().filter(|source| source.is_relative())
+            && bind
+            && !source.as_os_str().is_empty()
+        {
+            // Without "..", which the library takes for an attack.
+            let source = bundle.join(source);
+            let found = source.canonicalize();
+            mount.set_source(Some(found.map_err(OciError::file("open", source))?));
+        }
+    }
+    Ok(())
 }
 
 /// Where the configuration puts its cgroup; nowhere without one.

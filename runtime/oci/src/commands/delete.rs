@@ -73,7 +73,7 @@ fn destroy_in(
     let first = entry.process()?;
     let mut killed = false;
     if let Some(cgroup) = &cgroup
-        && holds(cgroup, entry, first.as_ref().map(|(pid, _)| *pid))?
+        && holds(context, cgroup, entry, first.as_ref().map(|(pid, _)| *pid))?
     {
         // Frozen processes too, which by a signal alone would not end.
         cgroup.kill()?;
@@ -138,10 +138,16 @@ fn cgroup(context: &Context<'_>, entry: &Entry) -> Result<Option<Cgroup>, OciErr
 /// Whether the processes in the cgroup are the container's: its first one is among them, or was,
 /// and the others need not have ended with it. Else they are somebody else's, who has the cgroup
 /// now, or had it when the creation was refused for that and killed before it could say so.
-fn holds(cgroup: &Cgroup, entry: &Entry, first: Option<i32>) -> Result<bool, OciError> {
+pub fn holds(
+    context: &Context<'_>,
+    cgroup: &Cgroup,
+    entry: &Entry,
+    first: Option<i32>,
+) -> Result<bool, OciError> {
     match first {
         Some(pid) => Ok(cgroup.procs()?.contains(&pid)),
-        None => Ok(entry.saved.process.is_some() && !own_pids(entry)),
+        None if entry.saved.process.is_none() || own_pids(entry) => Ok(false),
+        None => Ok(!context.store.has_successor(&entry.saved)?),
     }
 }
 

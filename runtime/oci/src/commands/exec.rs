@@ -75,8 +75,12 @@ pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, Oci
         None => Ok(()),
     };
     let master = ours.as_ref().map(tty::receive);
-    let master = match written.and_then(|()| master.transpose()) {
-        Ok(master) => master,
+    let relay = written.and_then(|()| {
+        let master = master.transpose()?;
+        master.map(tty::Relay::new).transpose()
+    });
+    let relay = match relay {
+        Ok(relay) => relay,
         Err(error) => {
             // Nobody would know of it.
             process::signal(&started.pidfd, libc::SIGKILL)?;
@@ -87,19 +91,28 @@ pub fn run(context: &Context<'_>, args: Box<args::Exec>) -> Result<ExitCode, Oci
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let relay = master.map(tty::Relay::new);
     let exit = foreground::wait(started.pid, &started.pidfd, relay)?;
     Ok(foreground::exit_code(exit))
 }
 
 /// The container's own, or one below it.
 fn cgroup(args: &args::Exec, entry: &Entry) -> Result<Option<container::Cgroup>, OciError> {
-    let cgroup = entry.cgroup()?;
-    match (&args.cgroup, cgroup) {
-        (Some(below), Some(cgroup)) => Ok(Some(cgroup.below(below)?)),
-        (Some(_), None) => freeze::required(entry).map(Some),
-        (None, cgroup) => Ok(cgroup),
-    }
+    let below = match args.cgroup.as_slice() {
+        [] => return entry.cgroup(),
+        [path] if !path.contains(':') => path,
+        // runc takes CONTROLLER:PATH too, more than once.
+        several => {
+            return Err(OciError::Option {
+                option: "--cgroup",
+                reason: format!(
+                    "\"{}\": give one path, for all controllers; one for a single controller \
+                     (CONTROLLER:PATH) is not supported",
+                    several.join(" ")
+                ),
+            });
+        }
+    };
+    Ok(Some(freeze::required(entry)?.below(below)?))
 }
 
 /// The process as the file says it, or the container's own with another command; and names of
@@ -112,9 +125,8 @@ fn program(args: &args::Exec, spec: &Spec) -> Result<(Process, Vec<String>), Oci
             let text = bundle::read_any(path)?;
             let mut process: Process;
             (process, unknown) = bundle::parse_known(path, &text, "")?;
-            if process.exec_cpu_affinity().is_none() {
-                let own = spec.process().as_ref();
-                process.set_exec_cpu_affinity(own.and_then(|p| p.exec_cpu_affinity().clone()));
+            if let Some(own) = spec.process() {
+                inherit(&mut process, own);
             }
             process
         }
@@ -144,7 +156,9 @@ fn program(args: &args::Exec, spec: &Spec) -> Result<(Process, Vec<String>), Oci
     }
     if !args.additional_gids.is_empty() {
         let user = process.user_mut();
-        user.set_additional_gids(Some(args.additional_gids.clone()));
+        let mut gids = user.additional_gids().clone().unwrap_or_default();
+        gids.extend(&args.additional_gids);
+        user.set_additional_gids(Some(gids));
     }
     if let Some(label) = &args.process_label {
         process.set_selinux_label(Some(label.clone()));
@@ -164,6 +178,30 @@ fn program(args: &args::Exec, spec: &Spec) -> Result<(Process, Vec<String>), Oci
         process.set_capabilities(Some(sets));
     }
     Ok((process, unknown))
+}
+
+/// What a file leaves out is the container's own: it would be less confined than the container else. As
+/// with runc, but for `noNewPrivileges`, which runc takes for false then.
+fn inherit(process: &mut Process, own: &Process) {
+    let missing = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+    if missing(process.apparmor_profile()) {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if missing(process.selinux_label()) {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
+    if process.no_new_privileges().is_none() {
+        process.set_no_new_privileges(own.no_new_privileges());
+    }
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if process.rlimits().iter().flatten().next().is_none() {
+        process.set_rlimits(own.rlimits().clone());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
 }
 
 fn no_capabilities() -> LinuxCapabilities {
@@ -186,4 +224,37 @@ fn add(sets: &mut LinuxCapabilities, names: &[String]) -> Result<(), String> {
         sets.set_permitted(permitted);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_leaves_out() {
+        let process = |more: &str| -> Process {
+            let text = format!(r#"{{"cwd":"/","user":{{"uid":0,"gid":0}}{more}}}"#);
+            serde_json::from_str(&text).expect("process")
+        };
+        let own = process(
+            r#","apparmorProfile":"own","selinuxLabel":"a:b:c","noNewPrivileges":true,
+            "capabilities":{"bounding":["CAP_KILL"]},
+            "rlimits":[{"type":"RLIMIT_CORE","soft":0,"hard":0}]"#,
+        );
+        for little in [
+            "",
+            r#","apparmorProfile":"","selinuxLabel":"","rlimits":[]"#,
+        ] {
+            let mut program = process(little);
+            inherit(&mut program, &own);
+            assert_eq!(program, own);
+        }
+        let full = process(
+            r#","apparmorProfile":"other","selinuxLabel":"d:e:f","noNewPrivileges":false,
+            "capabilities":{},"rlimits":[{"type":"RLIMIT_CORE","soft":1,"hard":1}]"#,
+        );
+        let mut program = full.clone();
+        inherit(&mut program, &own);
+        assert_eq!(program, full);
+    }
 }

@@ -28,7 +28,7 @@ pub fn resume(context: &Context<'_>, id: &str) -> Result<ExitCode, OciError> {
 }
 
 /// The cgroup of a container that has processes.
-fn alive(entry: &Entry) -> Result<Cgroup, OciError> {
+pub fn alive(entry: &Entry) -> Result<Cgroup, OciError> {
     if entry.status()? == ContainerState::Stopped {
         return Err(OciError::NotRunning(entry.saved.id.clone()));
     }

@@ -1,6 +1,7 @@
 //! `kill`.
 
 use super::Context;
+use super::delete::holds;
 use crate::args;
 use crate::error::OciError;
 use crate::store::Entry;
@@ -19,22 +20,34 @@ pub fn run(context: &Context<'_>, args: &args::Kill) -> Result<ExitCode, OciErro
     })?;
     let entry = context.store.look(&args.id)?;
     let cgroup = entry.cgroup()?;
-    if args.all {
+    let first = entry.process()?;
+    let pid = first.as_ref().map(|(pid, _)| *pid);
+    // Another container may have the cgroup of one that has ended.
+    let held = || match &cgroup {
+        Some(cgroup) => holds(context, cgroup, &entry, pid),
+        None => Ok(false),
+    };
+    if args.all
+        && let Some(cgroup) = &cgroup
+    {
         // Also where the first process has ended and others have not.
-        if let Some(cgroup) = &cgroup {
+        if held()? {
             cgroup.signal(signal)?;
             return thaw_killed(cgroup, signal);
         }
+        if first.is_none() {
+            return Ok(ExitCode::SUCCESS); // all of them have ended
+        }
     }
-    let (_, pidfd) = entry.running()?;
+    let Some((_, pidfd)) = first else {
+        return Err(OciError::NotRunning(args.id.clone()));
+    };
+    // Without a PID namespace of its own, the others do not end with the first.
+    let others = signal == libc::SIGKILL && !own_pids(&entry) && held()?;
     if !process::signal(&pidfd, signal)? {
         return Err(OciError::NotRunning(args.id.clone()));
     }
-    // Without a PID namespace of its own, the others do not end with the first.
-    if signal == libc::SIGKILL
-        && !own_pids(&entry)
-        && let Some(cgroup) = &cgroup
-    {
+    if others && let Some(cgroup) = &cgroup {
         cgroup.signal(signal)?;
     }
     match &cgroup {

@@ -71,7 +71,15 @@ impl Context<'_> {
 fn default_root() -> PathBuf {
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match own {
-        Some(own) if !nix::unistd::geteuid().is_root() => PathBuf::from(own).join("fairlead-oci"),
+        Some(own) if is_ordinary() => PathBuf::from(own).join("fairlead-oci"),
         _ => "/run/fairlead-oci".into(),
     }
+}
+
+/// Whether `/run` is somebody else's. As with runc, root of a user namespace is an ordinary user, as
+/// with podman without root, unless the name of the user is root: then it is a machine of its own, such
+/// as one of LXC's.
+fn is_ordinary() -> bool {
+    let named_root = || std::env::var_os("USER").is_some_and(|name| name == "root");
+    !nix::unistd::geteuid().is_root() || (!container::user::is_root() && !named_root())
 }

@@ -39,7 +39,7 @@ pub fn run(context: &Context<'_>, args: args::Run) -> Result<ExitCode, OciError>
     let relay = ours.as_ref().map(tty::receive);
     let begun = relay.transpose().and_then(|master| {
         // It gives the terminal its size, which the program may ask for at once.
-        let relay = master.map(tty::Relay::new);
+        let relay = master.map(tty::Relay::new).transpose()?;
         Ok((relay, created.start()?))
     });
     // The error that led to a deletion is the one to report.

@@ -14,8 +14,13 @@ use systemd::Manager;
 
 pub fn run(context: &Context<'_>, args: &args::Update) -> Result<ExitCode, OciError> {
     let resources = resources(args)?;
+    if args.kernel_memory.is_some() || args.kernel_memory_tcp.is_some() {
+        let warning = "--kernel-memory, --kernel-memory-tcp: kernels have no such limits any more";
+        context.log.warning(warning);
+    }
     let entry = context.store.get(&args.id)?;
-    let cgroup = freeze::required(&entry)?;
+    // Of one that has ended, another container may have the cgroup.
+    let cgroup = freeze::alive(&entry)?;
     if let Some(unit) = &entry.saved.unit {
         // First: systemd writes the files when it is told, and not everything as exactly.
         Manager::connect()?.update(unit, &resources)?;

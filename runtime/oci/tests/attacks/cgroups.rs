@@ -142,3 +142,59 @@ fn one_that_another_container_has_now() {
     bundle.oci(&["delete", "--force", "d"]).ok();
     bundle.assert_clean();
 }
+
+/// Nor do signals for all processes of one that has ended go to those of the other, or new limits; and
+/// where it had no PID namespace of its own neither are they deleted with it.
+#[test]
+fn signals_for_one_whose_cgroup_another_has_now() {
+    for (name, own_pids) in [("cgsignal", true), ("cgsignalhost", false)] {
+        let bundle = Bundle::new(name);
+        bundle.args(&["/bin/sleep", "600"]);
+        if !own_pids {
+            without_pids(&bundle);
+        }
+        assert_eq!(bundle.create("c", &[]).code, 0);
+        bundle.oci(&["start", "c"]).ok();
+        bundle.oci(&["kill", "c", "KILL"]).ok();
+        until("its end", || bundle.status("c") == "stopped");
+        until("its cgroup", || bundle.create("d", &[]).code == 0);
+        bundle.oci(&["start", "d"]).ok();
+        bundle.oci(&["kill", "--all", "c", "KILL"]);
+        bundle.oci(&["kill", "c", "KILL"]).refused(&["not running"]);
+        let update = bundle.oci(&["update", "--pids-limit", "9", "c"]);
+        update.refused(&["not running"]);
+        bundle.oci(&["delete", "c"]).ok();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(bundle.status("d"), "running", "{name}");
+        bundle.oci(&["kill", "--all", "d", "KILL"]).ok();
+        until("its end", || bundle.status("d") == "stopped");
+        bundle.oci(&["delete", "d"]).ok();
+        bundle.assert_clean();
+    }
+}
+
+/// What outlives the first process is still the container's.
+#[test]
+fn signals_for_what_is_left_of_one() {
+    let bundle = Bundle::new("cgleft");
+    bundle.script("sleep 600 & exit 0");
+    without_pids(&bundle);
+    assert_eq!(bundle.create("c", &[]).code, 0);
+    bundle.oci(&["start", "c"]).ok();
+    until("its end", || bundle.status("c") == "stopped");
+    let cgroup = container::Cgroup::open(&format!("/{}", bundle.name), "c").expect("cgroup");
+    assert_eq!(cgroup.procs().expect("processes").len(), 1);
+    bundle.oci(&["kill", "--all", "c", "KILL"]).ok();
+    until("their end", || {
+        cgroup.procs().expect("processes").is_empty()
+    });
+    bundle.oci(&["delete", "c"]).ok();
+    bundle.assert_clean();
+}
+
+fn without_pids(bundle: &Bundle) {
+    let mut list = bundle.config()["linux"]["namespaces"].clone();
+    let kinds = list.as_array_mut().expect("list");
+    kinds.retain(|one| one["type"] != "pid");
+    bundle.change(json!({ "linux": { "namespaces": list } }));
+}

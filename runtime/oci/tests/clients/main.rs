@@ -5,3 +5,4 @@ mod common;
 mod containerd;
 mod docker;
 mod podman;
+mod rootless;
