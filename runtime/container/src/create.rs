@@ -6,13 +6,13 @@ use crate::cgroup::{Cgroup, CgroupPath, Existing};
 use crate::error::{ContainerError, SetupFailure};
 use crate::gate::{self, ATTACHED, DETACHED, HOOKED, Report, hear, say};
 use crate::hooks::{self, Identity, Point};
-use crate::idmap::IdMaps;
+use crate::idmap::{self, IdMaps};
 use crate::init::{self, Plan};
 use crate::mounts::{self, Sources};
 use crate::namespaces::Namespaces;
 use crate::program::Program;
 use crate::rootfs::{self, Rootfs};
-use crate::seal::ProcessPlan;
+use crate::seal::{self, ProcessPlan};
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys::{self, Cloned};
 use crate::{defaults, fault, process, rdt, stage, terminal, validate};
@@ -162,6 +162,7 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     if !sys::is_single_threaded() {
         return Err(ContainerError::Multithreaded);
     }
+    seal::check_preserved(options.preserve_fds)?;
     validate::check(spec)?;
     let (Some(process), Some(linux)) = (spec.process(), spec.linux()) else {
         return Err(ContainerError::invalid("process", "missing")); // checked above
@@ -178,6 +179,10 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
     let namespaces = Namespaces::open(linux)?;
     validate::check_joined(spec, linux, &namespaces)?;
     let maps = IdMaps::new("linux.", linux.uid_mappings(), linux.gid_mappings())?;
+    let maps = match (maps, namespaces.joined_fd(LinuxNamespaceType::User)) {
+        (Some(given), Some(namespace)) => Some(idmap::of_joined(given, namespace)?),
+        (maps, _) => maps,
+    };
     // An ordinary user has no privileges here that the container's root would lack.
     let outside = namespaces.has(LinuxNamespaceType::User) && nix::unistd::geteuid().is_root();
     let mounts = spec.mounts().as_deref().unwrap_or_default();
@@ -212,6 +217,10 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
         None => None,
     };
     let (ours, theirs) = gate::pair()?;
+    // One that is joined has its maps.
+    let own_maps = maps
+        .as_ref()
+        .filter(|_| namespaces.makes(LinuxNamespaceType::User));
     let birthplace = made
         .cgroup
         .as_ref()
@@ -229,7 +238,8 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
         identity: options.identity.as_ref(),
         console: options.console.as_ref(),
         listener: listener.as_ref(),
-        dumpable: stage::dumpable(),
+        // With a stage, it is the stage whose ids are mapped.
+        dumpable: stage::dumpable(own_maps.is_some() && !namespaces.need_stage()),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
         process: ProcessPlan {
@@ -244,7 +254,7 @@ pub fn create(spec: &Spec, options: CreateOptions) -> Result<Created, ContainerE
         },
     };
     let cgroup = birthplace.as_ref().map(AsFd::as_fd);
-    let (pid, pidfd) = match clone(&namespaces, maps.as_ref(), cgroup)? {
+    let (pid, pidfd) = match clone(&namespaces, own_maps, cgroup)? {
         Cloned::Child => {
             drop(ours); // or the end of the parent would go unnoticed
             init::run(plan, theirs)
@@ -448,15 +458,6 @@ fn check_options(
     if user_namespace && matches!(options.rootfs, Rootfs::Overlay { .. }) {
         let reason = "with a user namespace, the root file system must be a directory";
         return Err(ContainerError::unsupported("linux.namespaces", reason));
-    }
-    for fd in (3..).take(options.preserve_fds as usize) {
-        if std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
-            return Err(ContainerError::Open {
-                what: "descriptor to preserve",
-                path: format!("/proc/self/fd/{fd}").into(),
-                errno: nix::errno::Errno::EBADF,
-            });
-        }
     }
     Ok(())
 }

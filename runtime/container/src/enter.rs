@@ -64,6 +64,7 @@ pub fn enter(
     if !sys::is_single_threaded() {
         return Err(ContainerError::Multithreaded);
     }
+    seal::check_preserved(options.preserve_fds)?;
     validate::check_process(process)?;
     terminal::check(process, options.console.is_some())?;
     let Some(linux) = target.spec.linux() else {
@@ -106,7 +107,13 @@ pub fn enter(
             if let Some(list) = initial.filter(|list| !list.is_empty()) {
                 placement::set_affinity(Some(list))?;
             }
-            sys::setns(target.pidfd, kinds).step("join namespaces of", "the container")
+            // To join none is an error to the kernel.
+            match kinds {
+                0 => Ok(()),
+                kinds => {
+                    sys::setns(target.pidfd, kinds).step("join namespaces of", "the container")
+                }
+            }
         })
     };
     let cloned = match clone(birthplace.as_ref()) {

@@ -1,13 +1,15 @@
 //! Maps of user and group ids between a user namespace and its parent (user_namespaces(7)).
 
 use crate::error::{ContainerError, Context, Setup, SetupFailure};
+use crate::gate;
 use crate::sys::{self, Cloned};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
-use oci_spec::runtime::LinuxIdMapping;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 
 /// The most lines that the kernel takes in a map (Linux 4.15).
@@ -109,6 +111,89 @@ impl IdMaps {
     }
 }
 
+/// The maps of a user namespace that is to be joined, where the specification has `given` maps too:
+/// they are the same, or what podman puts there for runtimes that want some (root alone, as itself).
+///
+/// # Errors
+/// Other maps than those of the namespace, which nobody can change. It cannot be joined.
+pub fn of_joined(given: IdMaps, namespace: BorrowedFd<'_>) -> Result<IdMaps, ContainerError> {
+    let found = read_maps(namespace)?;
+    let sorted = |map: &[LinuxIdMapping]| {
+        let line = |line: &LinuxIdMapping| (line.container_id(), line.host_id(), line.size());
+        let mut lines: Vec<_> = map.iter().map(line).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let placeholder = vec![(0, 0, 1)];
+    for (field, given, found) in [
+        ("linux.uidMappings", &given.uids, &found.uids),
+        ("linux.gidMappings", &given.gids, &found.gids),
+    ] {
+        if sorted(given) != sorted(found) && sorted(given) != placeholder {
+            let found = lines(found);
+            let reason = format!(
+                "the user namespace to join has another map ({}); leave it out",
+                found.trim_end().replace('\n', ", ")
+            );
+            return Err(ContainerError::invalid(field, reason));
+        }
+    }
+    Ok(found)
+}
+
+/// The maps of a user namespace, as they are seen from this one: by way of a process inside.
+fn read_maps(namespace: BorrowedFd<'_>) -> Result<IdMaps, ContainerError> {
+    let system = |step| move |errno| ContainerError::System { step, errno };
+    let (ours, theirs) = gate::pair()?;
+    let cloned = sys::clone3(0, None, sys::Parent::Caller)
+        .map_err(system("clone a process for the user namespace to join"))?;
+    let (pid, pidfd) = match cloned {
+        Cloned::Child => {
+            drop(ours);
+            // Nobody inside may look into this copy of the runtime.
+            let joined = sys::prctl(libc::PR_SET_DUMPABLE, 0)
+                .and_then(|()| sys::setns(namespace, libc::CLONE_NEWUSER as u64));
+            let answer = [joined.err().map_or(0, |errno| errno as i32 as u8)];
+            let _ = send(theirs.as_raw_fd(), &answer, MsgFlags::MSG_NOSIGNAL);
+            // Until the other side closes, or its process is gone.
+            let _ = recv(theirs.as_raw_fd(), &mut [0], MsgFlags::empty());
+            sys::exit_now(0)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    let mut answer = [Errno::ESRCH as i32 as u8];
+    let joined = recv(ours.as_raw_fd(), &mut answer, MsgFlags::empty()).and(match answer {
+        [0] => Ok(()),
+        [errno] => Err(Errno::from_raw(errno.into())),
+    });
+    let maps = joined
+        .step("join", "the user namespace of the specification")
+        .and_then(|()| {
+            let uids = read_map(&format!("/proc/{pid}/uid_map"))?;
+            let gids = read_map(&format!("/proc/{pid}/gid_map"))?;
+            Ok(IdMaps { uids, gids })
+        });
+    drop(ours);
+    let _ = crate::process::wait_child(&pidfd); // it ends at once
+    Ok(maps?)
+}
+
+fn read_map(path: &str) -> Setup<Vec<LinuxIdMapping>> {
+    let text = sys::read_file(Path::new(path)).step("read", path)?;
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let mut next = || numbers.next()?.ok();
+        LinuxIdMappingBuilder::default()
+            .container_id(next()?)
+            .host_id(next()?)
+            .size(next()?)
+            .build()
+            .ok()
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
 fn check(field: &str, map: &[LinuxIdMapping]) -> Result<(), ContainerError> {
     let invalid = |reason: &str| Err(ContainerError::invalid(field, reason));
     if map.is_empty() {
@@ -139,12 +224,7 @@ fn check(field: &str, map: &[LinuxIdMapping]) -> Result<(), ContainerError> {
 
 fn write_map(pid: i32, file: &str, helper: &str, map: &[LinuxIdMapping]) -> Setup<()> {
     let path = format!("/proc/{pid}/{file}");
-    let lines: String = (map.iter())
-        .map(|line| {
-            let (inner, outer) = (line.container_id(), line.host_id());
-            format!("{inner} {outer} {}\n", line.size())
-        })
-        .collect();
+    let lines = lines(map);
     let opened = File::options().write(true).open(&path);
     // The kernel takes one write.
     let written = opened.and_then(|mut file| file.write_all(lines.as_bytes()));
@@ -154,6 +234,15 @@ fn write_map(pid: i32, file: &str, helper: &str, map: &[LinuxIdMapping]) -> Setu
         }
         result => result.step("write", format!("{path} ({})", lines.trim_end())),
     }
+}
+
+/// A map as the kernel reads and writes it.
+fn lines(map: &[LinuxIdMapping]) -> String {
+    let line = |line: &LinuxIdMapping| {
+        let (inner, outer) = (line.container_id(), line.host_id());
+        format!("{inner} {outer} {}\n", line.size())
+    };
+    map.iter().map(line).collect()
 }
 
 /// newuidmap(1) is what grants an ordinary user the ids of subuid(5); the kernel has no other way.
@@ -190,7 +279,7 @@ fn by_helper(pid: i32, helper: &str, map: &[LinuxIdMapping], path: &str) -> Setu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::LinuxIdMappingBuilder;
+    use std::os::fd::AsFd;
 
     fn line(container: u32, host: u32, size: u32) -> LinuxIdMapping {
         LinuxIdMappingBuilder::default()
@@ -211,6 +300,39 @@ mod tests {
         let maps = maps.expect("maps");
         assert_eq!(maps.outside(0, 5), Some((1000, 100_004)));
         assert_eq!(maps.outside(0, 6), None);
+    }
+
+    #[test]
+    fn maps_of_a_namespace_that_exists() {
+        let real = maps(&[line(0, 3000, 10), line(10, 100_000, 5)]).expect("valid");
+        let same = maps(&[line(10, 100_000, 5), line(0, 3000, 10)]).expect("valid");
+        let placeholder = maps(&[line(0, 0, 1)]).expect("valid");
+        let other = maps(&[line(0, 3000, 11)]).expect("valid");
+        let cases = [
+            (&real, true),
+            (&same, true),
+            (&placeholder, true),
+            (&other, false),
+        ];
+        // SAFETY: the child goes on alone and ends with _exit.
+        match unsafe { nix::unistd::fork() }.expect("fork") {
+            nix::unistd::ForkResult::Child => {
+                let real = real.as_ref().expect("maps");
+                let namespace = real.namespace().expect("namespace");
+                let right = cases.iter().all(|(given, good)| {
+                    let given = given.as_ref().expect("maps");
+                    match of_joined(given.clone(), namespace.as_fd()) {
+                        Ok(found) => *good && found == *real,
+                        Err(error) => !good && error.to_string().contains("3000 10, 10 100000 5"),
+                    }
+                });
+                sys::exit_now(i32::from(!right))
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let ended = nix::sys::wait::waitpid(child, None).expect("wait");
+                assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
     }
 
     #[test]

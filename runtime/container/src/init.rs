@@ -189,7 +189,7 @@ fn set_up<'a>(
     if new_mounts {
         let propagation = plan.process.linux.rootfs_propagation().as_deref();
         let propagation = root_propagation(propagation).unwrap_or_default();
-        rootfs::enter(&root, propagation, plan.no_pivot)?;
+        rootfs::enter(&root, propagation, plan.no_pivot, &procfs)?;
         if plan.spec.root().as_ref().and_then(|root| root.readonly()) == Some(true) {
             rootfs::make_read_only(&root)?;
         }

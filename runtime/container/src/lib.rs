@@ -38,6 +38,7 @@ mod gate;
 pub mod hooks;
 mod idmap;
 mod init;
+mod leave;
 mod lsm;
 mod mask;
 mod mounts;

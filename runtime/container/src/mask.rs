@@ -78,7 +78,8 @@ fn find(root: &Root, path: &str) -> Setup<Option<(OwnedFd, bool)>> {
     Ok(Some((target, is_dir)))
 }
 
-fn empty_tmpfs() -> Result<OwnedFd, Errno> {
+/// A new file system that is empty, read-only and small.
+pub fn empty_tmpfs() -> Result<OwnedFd, Errno> {
     let context = FsContext::open("tmpfs")?;
     context.set("mode", "755")?;
     context.set("nr_inodes", "2")?;

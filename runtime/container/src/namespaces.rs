@@ -92,7 +92,6 @@ impl Namespaces {
     }
 
     /// The namespace of this kind that is joined.
-    #[cfg(feature = "net-devices")]
     pub fn joined_fd(&self, kind: LinuxNamespaceType) -> Option<std::os::fd::BorrowedFd<'_>> {
         let joined = self.joined.iter().find(|joined| joined.kind == kind)?;
         Some(std::os::fd::AsFd::as_fd(&joined.fd))

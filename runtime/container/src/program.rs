@@ -115,7 +115,9 @@ impl Program {
         // that its writer forked in the meantime.
         for _ in 0..50 {
             match nix::unistd::execve(path, &self.argv, &self.envp) {
-                Err(Errno::ETXTBSY) => std::thread::sleep(std::time::Duration::from_millis(2)),
+                // A millisecond or two. To sleep would be a system call, which the program's filter,
+                // in force by now, may answer with the end of the process.
+                Err(Errno::ETXTBSY) => (0..50_000).for_each(|_| std::hint::spin_loop()),
                 Err(errno) => return errno,
                 Ok(never) => match never {},
             }

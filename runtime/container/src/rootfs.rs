@@ -1,7 +1,9 @@
 //! The root file system: mounted inside the container's own mount namespace only, then made `/`.
 
 use crate::error::{Context, Setup, SetupFailure};
+use crate::leave;
 use crate::mounts::Recursive;
+use crate::procfs::ProcFs;
 use crate::root::Root;
 use crate::sys::{self, FsContext, attr};
 use nix::errno::Errno;
@@ -85,10 +87,15 @@ pub fn attach(fd: OwnedFd, rootfs: &Rootfs, propagation: (u64, Recursive)) -> Se
 }
 
 /// Makes the attached root file system `/` and lets go of the host's.
-pub fn enter(root: &Root, (propagation, _): (u64, Recursive), no_pivot: bool) -> Setup<()> {
+pub fn enter(
+    root: &Root,
+    (propagation, _): (u64, Recursive),
+    no_pivot: bool,
+    procfs: &ProcFs,
+) -> Setup<()> {
     nix::unistd::fchdir(root.fd()).step("change directory to", "the root file system")?;
     if no_pivot {
-        move_over_root(root)?;
+        move_over_root(root, procfs)?;
     } else {
         pivot()?;
     }
@@ -103,11 +110,20 @@ pub fn enter(root: &Root, (propagation, _): (u64, Recursive), no_pivot: bool) ->
         .step("set propagation of", "the root file system")
 }
 
-/// The host's mounts stay below, where nothing leads: the way of switch_root(8).
-fn move_over_root(root: &Root) -> Setup<()> {
+/// The host's root stays below, where no path leads: the way of switch_root(8). What else the host
+/// has mounted must go: the kernel looks at mounts, not at paths.
+fn move_over_root(root: &Root, procfs: &ProcFs) -> Setup<()> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let old = nix::fcntl::open("/", flags, Mode::empty()).step("open", "/")?;
-    sys::move_mount(root.fd(), &old).step("move over the old root", "the root file system")?;
+    match sys::move_mount(root.fd(), &old) {
+        // It was attached there, where its own directory could not be.
+        Ok(()) | Err(Errno::ELOOP) => {}
+        Err(errno) => {
+            let object = "the root file system";
+            return Err(SetupFailure::new("move over the old root", object, errno));
+        }
+    }
+    leave::mounts_below(&old, root, procfs)?;
     nix::unistd::chroot(".").step("change root to", "the root file system")
 }
 

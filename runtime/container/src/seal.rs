@@ -3,7 +3,7 @@
 
 use crate::capability::CapabilitySets;
 use crate::create::Stdio;
-use crate::error::{Context, Setup, SetupFailure};
+use crate::error::{ContainerError, Context, Setup, SetupFailure};
 use crate::gate::{HANDED, Report, await_word, tell_listener};
 use crate::procfs::ProcFs;
 use crate::program::{self, ExecFailure, Program};
@@ -30,6 +30,21 @@ pub struct ProcessPlan<'a> {
     /// The filter of its system calls.
     pub filter: Option<&'a Filter>,
     pub program: Program,
+}
+
+/// Checks that the descriptors which a program is to inherit are there, before any is opened that
+/// could take the number of one that is not. Those of the runtime are closed at an exec.
+pub fn check_preserved(count: u32) -> Result<(), ContainerError> {
+    for fd in (3..).take(count as usize) {
+        if !matches!(sys::descriptor_flags(fd), Ok(flags) if flags & libc::FD_CLOEXEC == 0) {
+            let reason = format!(
+                "number {fd} is not open, or closed at an exec; whoever wants {count} of them from 3 \
+                 on has to hand them on"
+            );
+            return Err(ContainerError::invalid("descriptor to preserve", reason));
+        }
+    }
+    Ok(())
 }
 
 /// The step between "everything stands" and the exec; what is left for after the word to start.
@@ -172,12 +187,19 @@ fn become_user(plan: &ProcessPlan<'_>, user: &ResolvedUser, procfs: &ProcFs) -> 
         plan.process.user().umask().unwrap_or(0o022),
     ));
     plan.capabilities.limit_bounding()?;
-    change_directory(plan.process)?;
+    // As root, who may enter more; but on a network file system root may be a stranger.
+    let entered = match change_directory(plan.process) {
+        Err(failure) if failure.errno == Errno::EACCES as i32 => false,
+        entered => entered.map(|()| true)?,
+    };
     sys::prctl(libc::PR_SET_KEEPCAPS, 1).step("keep", "capabilities over the change of user")?;
     set_groups(user, procfs)?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     nix::unistd::setresgid(gid, gid, gid).step("set group", gid)?;
     nix::unistd::setresuid(uid, uid, uid).step("set user", uid)?;
+    if !entered {
+        change_directory(plan.process)?;
+    }
     sys::prctl(libc::PR_SET_KEEPCAPS, 0).step("reset", "keep-capabilities")
 }
 

@@ -58,7 +58,7 @@ pub fn run(
         Cloned::Child => {
             drop(ours);
             fault::begin(Role::Stage);
-            let cloned = sys::prctl(libc::PR_SET_DUMPABLE, dumpable())
+            let cloned = sys::prctl(libc::PR_SET_DUMPABLE, dumpable(maps.is_some()))
                 .step("make", "process non-dumpable")
                 .and_then(|()| enter(&theirs))
                 .and_then(|()| {
@@ -76,9 +76,9 @@ pub fn run(
 }
 
 /// Whether a process that is about to enter namespaces shows itself to others in them. An ordinary
-/// user's must: the files through which its ids are mapped would belong to root otherwise.
-pub fn dumpable() -> libc::c_ulong {
-    libc::c_ulong::from(!nix::unistd::geteuid().is_root())
+/// user's must while its ids are to be `mapped`: the files for that would belong to root otherwise.
+pub fn dumpable(mapped: bool) -> libc::c_ulong {
+    libc::c_ulong::from(mapped && !nix::unistd::geteuid().is_root())
 }
 
 /// Serves the stage until the container's process exists.
@@ -98,6 +98,51 @@ fn midwife(socket: &OwnedFd, stage: i32, maps: Option<&IdMaps>) -> Result<i32, C
                     phase: "the joining of namespaces",
                     status: "status unknown".into(),
                 });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, Uid, fork, setresuid};
+
+    /// Root of a container that an ordinary user's program enters may look into all that it can see
+    /// of that user's.
+    #[test]
+    fn who_enters_does_not_show_itself() {
+        // SAFETY: the child goes on alone and ends with _exit.
+        match unsafe { fork() }.expect("fork") {
+            ForkResult::Child => {
+                let user = Uid::from_raw(65_534);
+                let shown = |_: &OwnedFd| {
+                    // SAFETY: no pointers.
+                    match unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } {
+                        0 => Ok(()),
+                        shown => Err(crate::error::SetupFailure::because(
+                            "stay",
+                            "unseen",
+                            shown.to_string(),
+                        )),
+                    }
+                };
+                let entered = setresuid(user, user, user)
+                    .is_ok()
+                    .then(|| run(None, None, 0, shown));
+                sys::exit_now(match entered {
+                    Some(Ok(Cloned::Child)) => 0,
+                    Some(Ok(Cloned::Parent { pidfd, .. })) => {
+                        process::wait_child(&pidfd).map_or(3, process::Exit::code)
+                    }
+                    Some(Err(_)) => 1,
+                    None => 2,
+                })
+            }
+            ForkResult::Parent { child } => {
+                let ended = waitpid(child, None).expect("wait");
+                assert_eq!(ended, WaitStatus::Exited(child, 0));
             }
         }
     }

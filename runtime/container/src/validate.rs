@@ -104,7 +104,7 @@ fn absolute(field: impl Into<String>, path: &Path) -> Result<()> {
     let clean = !path
         .components()
         .any(|c| c == std::path::Component::ParentDir);
-    if path.is_absolute() && clean && !path.as_os_str().as_encoded_bytes().contains(&0) {
+    if path.is_absolute() && clean && !holds_nul(path) {
         Ok(())
     } else {
         let reason = format!(
@@ -113,6 +113,10 @@ fn absolute(field: impl Into<String>, path: &Path) -> Result<()> {
         );
         Err(ContainerError::invalid(field, reason))
     }
+}
+
+fn holds_nul(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
 fn check_linux(linux: &Linux) -> Result<()> {
@@ -318,7 +322,12 @@ fn check_mount(i: usize, mount: &Mount) -> Result<()> {
     }
     if bind && !options.remount {
         match mount.source() {
-            Some(source) => absolute(format!("{field}.source"), source)?,
+            // Of the host, and named by who may mount there: ".." has its usual meaning.
+            Some(source) if source.is_absolute() && !holds_nul(source) => {}
+            Some(source) => {
+                let reason = format!("\"{}\" is not an absolute path", source.display());
+                return Err(ContainerError::invalid(format!("{field}.source"), reason));
+            }
             None => {
                 return Err(ContainerError::invalid(
                     format!("{field}.source"),

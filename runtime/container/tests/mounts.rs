@@ -302,6 +302,23 @@ fn changes_to_a_mount() {
     sandbox.assert_clean();
 }
 
+/// The host's directory may be named in any way that leads to one.
+#[test]
+fn a_source_with_dots() {
+    let sandbox = Sandbox::new("dots");
+    let source = sandbox.dir.path().join("source");
+    fs::create_dir(&source).expect("mkdir");
+    fs::write(source.join("file"), "found").expect("write");
+    let mut spec = sandbox.script("cat /tmp/file");
+    let dots = sandbox.dir.path().join("rootfs/../source");
+    add(
+        &mut spec,
+        vec![mount("/tmp", "bind", text(&dots), &["rbind"])],
+    );
+    assert_eq!(sandbox.run(&spec).ok(), "found");
+    sandbox.assert_clean();
+}
+
 #[test]
 fn options_longer_than_fsconfig_takes() {
     let sandbox = Sandbox::new("long");

@@ -192,9 +192,27 @@ fn joins_a_user_namespace_and_what_belongs_to_it() {
         }
     }
     spec.set_mounts(Some(mounts));
-    let outcome = sandbox.run(&spec);
-    let words: Vec<_> = outcome.ok().split_whitespace().collect();
-    assert_eq!(words, expected);
+    // It has its maps; the same again do no harm.
+    for maps in [None, map(0, 1)] {
+        set_linux(&mut spec, |linux| {
+            linux
+                .set_uid_mappings(maps.clone())
+                .set_gid_mappings(maps.clone());
+        });
+        let outcome = sandbox.run(&spec);
+        let words: Vec<_> = outcome.ok().split_whitespace().collect();
+        assert_eq!(words, expected);
+    }
+    set_linux(&mut spec, |linux| {
+        linux
+            .set_uid_mappings(map(0, 1))
+            .set_gid_mappings(map(100_000, 65536));
+    });
+    let error = sandbox.run(&spec).error.expect("refused");
+    assert!(
+        error.contains("linux.gidMappings") && error.contains("(0 0 1)"),
+        "{error}"
+    );
     sandbox.assert_clean();
 }
 

@@ -1,8 +1,11 @@
 //! The program: who it is, what it holds, how it ends.
 
 mod common;
-use common::{Sandbox, set_process};
-use oci_spec::runtime::{PosixRlimitBuilder, PosixRlimitType};
+use common::{Sandbox, set_linux, set_process};
+use container::{Created, EnterOptions, Rootfs, Stdio, Target, create, enter};
+use oci_spec::runtime::{
+    LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Spec,
+};
 use std::fs;
 
 #[test]
@@ -302,13 +305,185 @@ fn session_keyrings() {
 #[test]
 fn without_pivot_root() {
     let sandbox = Sandbox::new("nopivot");
-    let mut options = sandbox.options();
-    options.no_pivot = true;
+    let (upper, work) = (
+        sandbox.dir.path().join("up"),
+        sandbox.dir.path().join("work"),
+    );
+    fs::create_dir(&upper).expect("mkdir");
+    fs::create_dir(&work).expect("mkdir");
+    let overlay = Rootfs::Overlay {
+        lower: vec![sandbox.root()],
+        upper,
+        work,
+    };
     let script = "ls -d /bin/busybox; cd ../../../..; pwd; ls -d /root/.cargo /boot /lib/systemd; \
                   grep -c . /proc/self/mountinfo; touch /tmp/made";
-    let outcome = sandbox.run_with(&sandbox.script(script), options);
-    let lines: Vec<_> = outcome.ok().lines().collect();
-    assert_eq!(lines[..2], ["/bin/busybox", "/"]);
-    assert_eq!(lines.len(), 3, "the host's files are seen: {outcome:?}");
+    for rootfs in [Rootfs::Directory(sandbox.root()), overlay] {
+        let mut options = sandbox.options();
+        options.rootfs = rootfs;
+        options.no_pivot = true;
+        let outcome = sandbox.run_with(&sandbox.script(script), options);
+        let lines: Vec<_> = outcome.ok().lines().collect();
+        assert_eq!(lines[..2], ["/bin/busybox", "/"]);
+        assert_eq!(lines.len(), 3, "the host's files are seen: {outcome:?}");
+    }
+    sandbox.assert_clean();
+}
+
+/// Another program in a container that shares all namespaces, or has a cgroup namespace alone.
+#[test]
+fn entering_where_no_namespace_is_joined() {
+    let sandbox = Sandbox::new("bare");
+    for own in [None, Some(LinuxNamespaceType::Cgroup)] {
+        let mut spec = sandbox.command(&["/bin/sleep", "60"]);
+        spec.set_mounts(None).set_hostname(None);
+        set_linux(&mut spec, |linux| {
+            let namespace = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
+            let list = own.into_iter().map(|kind| namespace(kind).expect("valid"));
+            linux
+                .set_namespaces(Some(list.collect()))
+                .set_masked_paths(None)
+                .set_readonly_paths(None);
+        });
+        let options = sandbox.options();
+        let said = common::in_process(|| entered(&spec, options, 0));
+        assert_eq!(said, "bin dev etc proc sys tmp", "{own:?}");
+    }
+    sandbox.assert_clean();
+}
+
+/// What `ls /` says that enters the container, or why it cannot.
+fn entered(spec: &Spec, options: container::CreateOptions, preserve_fds: u32) -> String {
+    let started = create(spec, options).and_then(Created::start);
+    let started = started.expect("started");
+    let mut program = spec.process().clone().expect("process");
+    program.set_args(Some(vec!["/bin/ls".into(), "/".into()]));
+    let (out_read, out_write) = nix::unistd::pipe().expect("pipe");
+    let target = Target {
+        spec,
+        pid: started.pid,
+        pidfd: &started.pidfd,
+        cgroup: started.cgroup.as_ref(),
+        identity: None,
+    };
+    let stdio = Stdio {
+        stdout: out_write,
+        ..Stdio::null().expect("null")
+    };
+    let options = EnterOptions {
+        stdio: Some(stdio),
+        preserve_fds,
+        ..EnterOptions::default()
+    };
+    let said = match enter(&target, &program, options) {
+        Ok(inside) => {
+            let said = std::io::read_to_string(fs::File::from(out_read)).expect("read");
+            container::process::wait_child(&inside.pidfd).expect("wait");
+            said
+        }
+        Err(error) => format!("refused: {error}"),
+    };
+    let cgroup = started.cgroup.expect("cgroup");
+    cgroup.kill().expect("kill");
+    container::process::wait_child(&started.pidfd).expect("wait");
+    cgroup.delete().expect("delete");
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A descriptor that is not there cannot be handed on, nor one that is closed at the exec, which is
+/// one of the runtime's own.
+#[test]
+fn descriptors_that_the_program_is_to_have() {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    let sandbox = Sandbox::new("preserve");
+    let spec = sandbox.script("cat <&3; cat /proc/self/fdinfo/4 >/dev/null && echo four");
+    let file = sandbox.dir.path().join("handed");
+    fs::write(&file, "handed\n").expect("write");
+    // Takes the numbers that are free, so that those of the helper process are larger.
+    let null = fs::File::open("/dev/null").expect("open");
+    let _taken: Vec<_> = (0..64).map(|_| null.try_clone().expect("dup")).collect();
+    let run = |count: u32, entering: bool, flags: FdFlag| {
+        let mut options = sandbox.options();
+        common::in_process(|| {
+            let file = fs::File::open(&file).expect("open");
+            for number in 3..5 {
+                // SAFETY: nobody in this process uses what the number stood for.
+                let number = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+                let raw = std::os::fd::AsRawFd::as_raw_fd(&number);
+                // SAFETY: as above.
+                let copied = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&file), raw) };
+                assert_eq!(copied, raw);
+                fcntl(number, FcntlArg::F_SETFD(flags)).expect("fcntl");
+            }
+            if entering {
+                let spec = sandbox.command(&["/bin/sleep", "60"]);
+                let error = Some(entered(&spec, options, count));
+                return common::Outcome {
+                    error,
+                    ..common::Outcome::default()
+                };
+            }
+            options.preserve_fds = count;
+            common::run_here(&spec, options)
+        })
+    };
+    let (none, close) = (FdFlag::empty(), FdFlag::FD_CLOEXEC);
+    assert_eq!(run(2, false, none).ok(), "handed\nfour");
+    assert_eq!(
+        run(2, true, none).error.as_deref(),
+        Some("bin dev etc proc sys tmp")
+    );
+    for entering in [false, true] {
+        for (count, flags, missing) in [(2, close, "number 3 "), (u32::MAX, none, "4294967295")] {
+            let error = run(count, entering, flags).error.expect("refused");
+            assert!(
+                error.contains("descriptor to preserve") && error.contains(missing),
+                "{count} {entering}: {error}"
+            );
+        }
+    }
+    sandbox.assert_clean();
+}
+
+/// On a network file system root may be a stranger, as here where the owner is not mapped.
+#[test]
+fn a_working_directory_of_the_user_alone() {
+    let sandbox = Sandbox::new("cwd");
+    let home = sandbox.root().join("home");
+    fs::create_dir(&home).expect("mkdir");
+    std::os::unix::fs::chown(&home, Some(0), Some(100_102)).expect("chown");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o750);
+    fs::set_permissions(&home, mode).expect("chmod");
+    let mut spec = sandbox.command(&["/bin/pwd"]);
+    common::with_user_namespace(&mut spec);
+    set_process(&mut spec, |p| {
+        p.set_cwd("/home".into());
+    });
+    let error = sandbox.run(&spec).error.expect("root may not");
+    assert!(error.contains("/home: EACCES"), "{error}");
+    let mut options = sandbox.options();
+    options.user = Some("web".into());
+    assert_eq!(sandbox.run_with(&spec, options).ok(), "/home");
+    sandbox.assert_clean();
+}
+
+/// After the filter is in place nothing but the exec may be needed, also where it has to be tried
+/// again.
+#[test]
+fn a_program_that_is_being_written() {
+    let sandbox = Sandbox::new("busy");
+    let program = sandbox.root().join("bin/written");
+    common::install(&program, &fs::read("/bin/busybox").expect("busybox"));
+    let mut spec = sandbox.command(&["/bin/written"]);
+    let calls = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{
+        "names": ["nanosleep", "clock_nanosleep"], "action": "SCMP_ACT_KILL_PROCESS"}]});
+    common::probe::set_profile(&mut spec, Some(common::probe::profile(calls)));
+    let _writer = fs::OpenOptions::new()
+        .append(true)
+        .open(&program)
+        .expect("open");
+    let outcome = sandbox.run(&spec);
+    let error = outcome.error.expect("busy");
+    assert!(error.contains("Text file busy"), "{error}");
     sandbox.assert_clean();
 }

@@ -202,7 +202,7 @@ fn is_controller(option: &str) -> bool {
 }
 
 /// Octal escapes of blanks, tabs, newlines and backslashes.
-fn unescape(text: &str) -> PathBuf {
+pub fn unescape(text: &str) -> PathBuf {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\\') {

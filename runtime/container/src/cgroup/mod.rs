@@ -29,6 +29,7 @@ pub use error::CgroupError;
 pub use events::{Event, Events};
 pub use freezer::FreezerState;
 pub use group::Cgroup;
+pub(crate) use layout::unescape;
 pub use layout::{Hierarchy, Layout, LayoutKind, Version};
 pub use part::Part;
 pub use path::{CgroupPath, DEFAULT_PARENT};

@@ -7,8 +7,9 @@ use crate::error::{Context, Setup, SetupFailure};
 use crate::root::{Links, Root};
 use crate::sys::{self, FsContext, attr};
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::mount::MsFlags;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat};
 use oci_spec::runtime::Mount;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -61,14 +62,11 @@ pub fn mount(
     let mount = match new_file_system(fs_type, &data, source, at_first) {
         Ok(mount) => mount,
         Err(New::TooLong) => {
-            by_mount(&target, fs_type, &data, source, options, &what)?;
-            // The mount that now lies on the place, as opposed to the place.
-            let mount = root
-                .locate(entry.destination(), links)
-                .step("find", &what)?;
-            set_attributes(&mount, entry, options)?;
-            propagate(&mount, entry, options)?;
-            return Ok(mount);
+            let mount = by_mount(fs_type, &data, source, &what)?;
+            // Those that it would have been born with.
+            sys::mount_setattr(&mount, false, at_first, options.clear, 0)
+                .step("set attributes of", &what)?;
+            mount
         }
         Err(New::Failed(failure)) => return Err(failure.of(&what)),
     };
@@ -218,20 +216,28 @@ pub fn new_file_system(
     context.mount(attributes).map_err(plain("mount", ""))
 }
 
-/// By mount(2), at a place that is named by its descriptor.
+/// The same by mount(2), which needs a place. That is one which nobody can reach: to find the mount
+/// again at its destination would be to trust a name that others may give to something else.
 fn by_mount(
-    target: &OwnedFd,
     fs_type: &str,
     data: &[(String, Option<String>)],
     source: Option<&str>,
-    options: &MountOptions,
     what: &str,
-) -> Setup<()> {
-    if options.copy_up {
-        let reason = "tmpcopyup with an option longer than 255 bytes";
-        return Err(SetupFailure::because("mount", what, reason));
-    }
-    let place = format!("/proc/self/fd/{}", target.as_raw_fd());
+) -> Setup<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let open = || -> Result<_, Errno> {
+        let context = FsContext::open("tmpfs")?;
+        context.create()?;
+        let room = context.mount(0)?;
+        // On the host's root, below which paths still start.
+        let root = nix::fcntl::open("/", flags, Mode::empty())?;
+        sys::move_mount(&room, &root)?;
+        mkdirat(&room, "place", Mode::S_IRWXU)?;
+        let place = openat(&room, "place", flags, Mode::empty())?;
+        Ok((room, place))
+    };
+    let (room, place) = open().step("make a place for", what)?;
+    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let text: Vec<String> = (data.iter())
         .map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),
@@ -240,24 +246,42 @@ fn by_mount(
         .collect();
     let text = text.join(",");
     let none = MsFlags::empty();
-    nix::mount::mount(
+    let mounted = nix::mount::mount(
         source,
-        place.as_str(),
+        path(&place).as_str(),
         Some(fs_type),
         none,
         Some(text.as_str()),
-    )
-    .step("mount", what)
+    );
+    mounted.step("mount", what)?;
+    let mount = openat(&room, "place", flags, Mode::empty())
+        .and_then(|mount| sys::clone_tree_fd(&mount, false))
+        .step("find", what)?;
+    umount2(path(&room).as_str(), MntFlags::MNT_DETACH).step("remove the place of", what)?;
+    Ok(mount)
 }
 
-/// Changes what is mounted at the destination.
-pub fn remount(root: &Root, entry: &Mount, options: &MountOptions) -> Setup<()> {
+/// Changes what is mounted at the destination: `known`, or what came with the root file system.
+pub fn remount(
+    root: &Root,
+    entry: &Mount,
+    options: &MountOptions,
+    known: Option<&OwnedFd>,
+) -> Setup<()> {
     let what = shown(entry);
-    let mount = root
-        .locate(entry.destination(), links_at(entry.destination()))
-        .step("find", &what)?;
+    let found;
+    let mount = match known {
+        Some(mount) => mount,
+        None => {
+            let links = links_at(entry.destination());
+            found = root
+                .locate(entry.destination(), links)
+                .step("find", &what)?;
+            &found
+        }
+    };
     if !options.bind && !options.data.is_empty() {
-        let context = FsContext::pick(&mount).step("open file system of", &what)?;
+        let context = FsContext::pick(mount).step("open file system of", &what)?;
         for (key, value) in &options.data {
             let result = match value {
                 Some(value) => context.set(key, value),
@@ -270,9 +294,9 @@ pub fn remount(root: &Root, entry: &Mount, options: &MountOptions) -> Setup<()> 
         }
         context.reconfigure().step("reconfigure", &what)?;
     }
-    set_attributes(&mount, entry, options)?;
+    set_attributes(mount, entry, options)?;
     match options.propagation {
-        Some(_) => propagate(&mount, entry, options),
+        Some(_) => propagate(mount, entry, options),
         None => Ok(()),
     }
 }

@@ -30,12 +30,22 @@ pub fn mount_all(
 ) -> Setup<()> {
     // A new mount is private unless the one that it is put on is not, and the root is.
     let mut all_private = true;
+    // What is changed afterwards is found by its descriptor, as who shares the root file system may
+    // have exchanged the directory under it for another.
+    let changed = |place: &Path| {
+        let mut there = mounts.iter().filter(|entry| entry.destination() == place);
+        there.any(|entry| parse(entry).is_ok_and(|options| options.remount))
+    };
+    let mut kept: Vec<(&Path, OwnedFd)> = Vec::new();
     for (i, entry) in mounts.iter().enumerate() {
         let mut options = parse(entry)?;
         all_private &= options.propagation.is_none() && !options.remount;
         options.born_private = all_private;
         let mount = if options.remount {
-            filesystem::remount(root, entry, &options)?;
+            let known = kept
+                .iter()
+                .rfind(|(place, _)| entry.destination() == *place);
+            filesystem::remount(root, entry, &options, known.map(|(_, mount)| mount))?;
             continue;
         } else if options.bind {
             bind::attach(root, entry, &options, sources.take(i))?
@@ -44,6 +54,10 @@ pub fn mount_all(
         } else {
             filesystem::mount(root, entry, &options, label)?
         };
+        if changed(entry.destination()) {
+            let mount = mount.try_clone().step("keep", shown(entry))?;
+            kept.push((entry.destination(), mount));
+        }
         let mut fixed = FIXED.iter().map(Path::new);
         if let Some(place) = fixed.find(|place| entry.destination() == *place) {
             root.fix(place, mount);

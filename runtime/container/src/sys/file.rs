@@ -18,6 +18,23 @@ pub fn fstat(fd: impl AsFd) -> Result<FileStat, Errno> {
     }
 }
 
+/// The number of the mount that a descriptor is of, one of `O_PATH` too, as mountinfo has it
+/// (`STATX_MNT_ID`, kernel 5.8).
+pub fn mount_id(fd: impl AsFd) -> Result<u64, Errno> {
+    // SAFETY: plain data that the kernel fills; the path is the empty string.
+    let found = unsafe {
+        let mut found = std::mem::zeroed::<libc::statx>();
+        let fd = fd.as_fd().as_raw_fd();
+        let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_MNT_ID);
+        Errno::result(libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut found))?;
+        found
+    };
+    match found.stx_mask & libc::STATX_MNT_ID {
+        0 => Err(Errno::EOPNOTSUPP),
+        _ => Ok(found.stx_mnt_id),
+    }
+}
+
 /// As [`read_text`], of a file of the host's `/proc`.
 pub fn read_file(path: &Path) -> Result<String, Errno> {
     let fd = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;

@@ -253,6 +253,12 @@ pub fn own_fd(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// The flags of a descriptor (`FD_CLOEXEC`); `EBADF` where the number is none.
+pub fn descriptor_flags(fd: RawFd) -> Result<i32, Errno> {
+    // SAFETY: no pointers, and nothing is changed.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })
+}
+
 /// Whether a descriptor becomes readable within `timeout` milliseconds (-1: for ever).
 pub fn poll_readable(fd: RawFd, timeout: i32) -> Result<bool, Errno> {
     let mut entry = libc::pollfd {

@@ -229,3 +229,42 @@ fn a_device_that_becomes_a_link() {
     drop(attacker);
     sandbox.assert_clean();
 }
+
+/// The directory under a mount with long options is exchanged for one under another mount, which
+/// must not get the attributes of the first, nor those of what changes the first.
+#[test]
+fn attributes_are_of_the_mount_that_was_made() {
+    let sandbox = Sandbox::new("exchange-attributes");
+    let volume = sandbox.dir.path().join("volume");
+    let kept = sandbox.dir.path().join("kept");
+    let (name, text) = ("n".repeat(200), |path: &Path| {
+        path.to_str().expect("utf-8").to_string()
+    });
+    let deep = sandbox.dir.path().join(&name).join(&name);
+    for directory in [&volume.join("a"), &volume.join("b"), &kept, &deep] {
+        fs::create_dir_all(directory).expect("mkdir");
+    }
+    let lower = format!("lowerdir={}:{}", deep.display(), sandbox.root().display());
+    let mut spec = sandbox.script("touch /vol/a/x /vol/b/x 2>/dev/null; true");
+    add(&mut spec, mount("/vol", "bind", &text(&volume), &["rbind"]));
+    add(
+        &mut spec,
+        mount("/vol/b", "bind", &text(&kept), &["bind", "ro"]),
+    );
+    for _ in 0..20 {
+        let long = mount("/vol/a", "overlay", "overlay", &[&lower, "rw"]);
+        add(&mut spec, long);
+        let again = mount("/vol/a", "bind", "none", &["bind", "remount", "rw"]);
+        add(&mut spec, again);
+    }
+    let attacker = Attacker::exchanging(volume.join("a"), volume.join("b"));
+    for _ in 0..ROUNDS / 2 {
+        let outcome = sandbox.run(&spec);
+        // That of a place where nothing is mounted cannot be changed, which is the other thing that
+        // goes wrong when the place is looked for a second time.
+        assert_eq!(outcome.error, None);
+        assert_eq!(count(&kept), 0, "written: {outcome:?}");
+    }
+    drop(attacker);
+    sandbox.assert_clean();
+}

@@ -6,7 +6,10 @@ pub mod agent;
 pub mod probe;
 
 use container::{CreateOptions, Rootfs, Stdio, create, defaults, process};
-use oci_spec::runtime::{Mount, MountBuilder, Process, Spec};
+use oci_spec::runtime::{
+    LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, Process,
+    Spec,
+};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -157,6 +160,27 @@ pub fn set_linux(spec: &mut Spec, change: impl FnOnce(&mut oci_spec::runtime::Li
     let mut linux = spec.linux().clone().expect("linux");
     change(&mut linux);
     spec.set_linux(Some(linux));
+}
+
+/// A new user namespace, whose root is an ordinary user here.
+pub fn with_user_namespace(spec: &mut Spec) {
+    set_linux(spec, |linux| {
+        let user = LinuxNamespaceBuilder::default()
+            .typ(LinuxNamespaceType::User)
+            .build();
+        let mut list = linux.namespaces().clone().expect("namespaces");
+        list.push(user.expect("namespace"));
+        let map = LinuxIdMappingBuilder::default()
+            .container_id(0u32)
+            .host_id(100_000u32)
+            .size(65536u32)
+            .build();
+        let map = Some(vec![map.expect("map")]);
+        linux
+            .set_namespaces(Some(list))
+            .set_uid_mappings(map.clone())
+            .set_gid_mappings(map);
+    });
 }
 
 pub fn set_resources(spec: &mut Spec, change: impl FnOnce(&mut oci_spec::runtime::LinuxResources)) {
