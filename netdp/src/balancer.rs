@@ -125,8 +125,8 @@ fn pool(service: &VirtualService) -> ipvs::Pool {
         address: service.address,
         port: service.port.published,
     };
-    let destinations = service.backends.iter().map(|(address, port, weight)| {
-        let id = ipvs::DestinationId::new(*address, *port);
+    let destinations = service.backends.iter().map(|(address, weight)| {
+        let id = ipvs::DestinationId::new(*address, service.port.published);
         let mut destination = ipvs::Destination::new(id, ipvs::Forward::Masquerade);
         destination.weight = u32::from(*weight);
         destination

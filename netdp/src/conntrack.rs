@@ -13,11 +13,17 @@ use crate::nft::{Attributes, NftSocket, find};
 /// What an entry may be pinned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pin {
-    /// A UDP port of this namespace, published: entries to that port are flushed when it comes, and
+    /// A UDP port of this namespace that leads somewhere: entries to that port are flushed when it comes, and
     /// when it goes.
     UdpPort(u16),
-    /// A backend: entries whose answers come from it.
-    Backend(IpAddr),
+    /// A backend of a port that the ingress balances, after the transport protocol's number: entries to
+    /// the port whose answers come from the backend.
+    Published(u8, u16, IpAddr),
+    /// A published port of a task and the target port that it leads to, as connection tracking sees them, after
+    /// the transport protocol's number.
+    Steered(u8, u16, u16),
+    /// The same of TCP where the port is written over before connection tracking sees it.
+    Rewritten(u16, u16),
     /// A backend that flows of UDP have left: they are flushed when this comes.
     Left(IpAddr),
     /// A backend of a VIP: entries to the VIP whose answers come from the backend.
@@ -30,7 +36,13 @@ impl std::fmt::Display for Pin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::UdpPort(port) => write!(f, "udp {port}"),
-            Self::Backend(backend) => write!(f, "backend {backend}"),
+            Self::Published(protocol, port, backend) => {
+                write!(f, "published {protocol} {port} {backend}")
+            }
+            Self::Steered(protocol, port, target) => {
+                write!(f, "steered {protocol} {port} {target}")
+            }
+            Self::Rewritten(port, target) => write!(f, "rewritten {port} {target}"),
             Self::Left(backend) => write!(f, "left {backend}"),
             Self::VipBackend(vip, backend) => write!(f, "vip {vip} {backend}"),
             Self::LeftVip(vip, backend) => write!(f, "left-vip {vip} {backend}"),
@@ -44,7 +56,19 @@ impl Pin {
         let words: Vec<&str> = text.split(' ').collect();
         match words[..] {
             ["udp", port] => Some(Self::UdpPort(port.parse().ok()?)),
-            ["backend", backend] => Some(Self::Backend(backend.parse().ok()?)),
+            ["published", protocol, port, backend] => Some(Self::Published(
+                protocol.parse().ok()?,
+                port.parse().ok()?,
+                backend.parse().ok()?,
+            )),
+            ["steered", protocol, port, target] => Some(Self::Steered(
+                protocol.parse().ok()?,
+                port.parse().ok()?,
+                target.parse().ok()?,
+            )),
+            ["rewritten", port, target] => {
+                Some(Self::Rewritten(port.parse().ok()?, target.parse().ok()?))
+            }
             ["left", backend] => Some(Self::Left(backend.parse().ok()?)),
             ["vip", vip, backend] => {
                 Some(Self::VipBackend(vip.parse().ok()?, backend.parse().ok()?))
@@ -64,6 +88,7 @@ const DELETE: u16 = 2;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,6 +96,7 @@ struct Tuple {
     source: Option<IpAddr>,
     destination: Option<IpAddr>,
     protocol: u8,
+    source_port: u16,
     destination_port: u16,
 }
 
@@ -139,10 +165,18 @@ impl Pin {
     fn holds(self, original: &Tuple, reply: &Tuple) -> bool {
         match self {
             Self::UdpPort(port) => original.protocol == UDP && original.destination_port == port,
-            Self::Backend(backend) => reply.source == Some(backend),
-            Self::Left(backend) => {
-                original.protocol == UDP && Self::Backend(backend).holds(original, reply)
+            Self::Published(protocol, port, backend) => {
+                original.protocol == protocol
+                    && original.destination_port == port
+                    && reply.source == Some(backend)
             }
+            Self::Steered(protocol, port, target) => {
+                original.protocol == protocol
+                    && original.destination_port == port
+                    && reply.source_port == target
+            }
+            Self::Rewritten(_, target) => Self::Steered(TCP, target, target).holds(original, reply),
+            Self::Left(backend) => original.protocol == UDP && reply.source == Some(backend),
             Self::VipBackend(vip, backend) => {
                 original.destination == Some(vip) && reply.source == Some(backend)
             }
@@ -164,15 +198,18 @@ fn tuple(attributes: &[u8]) -> Tuple {
         let octets: [u8; 16] = find(ip, kind)?.try_into().ok()?;
         Some(IpAddr::from(Ipv6Addr::from(octets)))
     };
+    let port = |kind| {
+        let bytes = find(protocol, kind).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, u16::from_be_bytes)
+    };
     Tuple {
         source: v4(1).or_else(|| v6(3)),
         destination: v4(2).or_else(|| v6(4)),
         protocol: find(protocol, 1)
             .and_then(|b| b.first().copied())
             .unwrap_or(0),
-        destination_port: find(protocol, 3)
-            .and_then(|b| b.try_into().ok().map(u16::from_be_bytes))
-            .unwrap_or(0),
+        source_port: port(2),
+        destination_port: port(3),
     }
 }
 
@@ -182,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_port_is_flushed_when_it_comes_and_a_backend_when_it_goes() {
-        let backend = Pin::Backend(IpAddr::from([10, 0, 0, 1]));
+        let backend = Pin::Published(UDP, 53, IpAddr::from([10, 0, 0, 1]));
         let with = BTreeSet::from([Pin::UdpPort(53), backend]);
         assert_eq!(
             changed(&BTreeSet::new(), &with),
@@ -208,10 +245,23 @@ mod tests {
         };
         let from = Tuple {
             source: Some(backend),
+            source_port: 8000,
             ..Tuple::default()
         };
         assert!(Pin::VipBackend(vip, backend).holds(&to, &from));
-        assert!(Pin::Backend(backend).holds(&to, &from));
+        for (pin, held) in [
+            (Pin::Published(6, 80, backend), true),
+            (Pin::Published(UDP, 80, backend), false),
+            (Pin::Published(6, 81, backend), false),
+            (Pin::Published(6, 80, vip), false),
+            (Pin::Steered(6, 80, 8000), true),
+            (Pin::Steered(UDP, 80, 8000), false),
+            (Pin::Steered(6, 81, 8000), false),
+            (Pin::Steered(6, 80, 8001), false),
+            (Pin::Rewritten(80, 8000), false),
+        ] {
+            assert_eq!(pin.holds(&to, &from), held, "{pin}");
+        }
         assert!(!Pin::VipBackend(backend, vip).holds(&to, &from));
         let udp = Tuple {
             protocol: UDP,

@@ -33,8 +33,6 @@ pub(super) struct Layout {
     pub(super) load: Vec<Expr>,
     /// The register behind the key.
     pub(super) slot: Register,
-    /// Whether backends have a port behind their address.
-    pub(super) port: bool,
 }
 
 /// Where a map's value is put: free of keys and slots.
@@ -70,11 +68,7 @@ pub(super) fn add(table: &mut Table, layout: &Layout, choices: &[Choice]) -> Vec
     let mut services = Set::verdicts("services", &layout.key);
     let mut key = layout.key.clone();
     key.push(KeyType::Mark);
-    let mut value = vec![layout.ip.key()];
-    if layout.port {
-        value.push(KeyType::Port);
-    }
-    let mut backends = Set::map("backends", &key, &value);
+    let mut backends = Set::map("backends", &key, &[layout.ip.key()]);
     let mut picks = BTreeSet::new();
     for choice in choices.iter().filter(|choice| !choice.backends.is_empty()) {
         let count = u32::try_from(choice.backends.len()).unwrap_or(u32::MAX);
@@ -120,9 +114,8 @@ fn pick_rule(layout: &Layout, pick: Pick, count: u32) -> Rule {
         }
     }
     let address = Register(RESULT);
-    let port = Register(RESULT + layout.ip.registers());
     expressions.push(Expr::map("backends", Register(0), address));
     let family = layout.ip.family() as u8;
-    expressions.push(Expr::dnat(family, address, layout.port.then_some(port)));
+    expressions.push(Expr::dnat(family, address, None));
     rule("the chosen one", expressions)
 }

@@ -7,7 +7,7 @@ use super::balance::{self, Choice, Layout};
 use super::ip::Ip;
 use super::names;
 use super::node::has_ingress;
-use super::view::{View, wire_ports};
+use super::view::View;
 use crate::conntrack::Pin;
 use crate::desired::{Backend, Engine, Network, Port, Protocol, Scheduler};
 use crate::namespace::{Link, LinkKind, Neighbour, PolicyRule, Route, Spec};
@@ -35,12 +35,22 @@ pub(super) fn extend(spec: &mut Spec, view: &View<'_>, id: &str, network: &Netwo
     for ip in Ip::BOTH.into_iter().filter(|ip| has_ingress(view, *ip)) {
         routing(spec, network, ip);
         neighbours(spec, view, id, network, ip);
-        for target in view.all_backends(id, ip.is_v6()) {
-            if target.backend != Backend::Disabled {
-                spec.pins.insert(Pin::Backend(target.address));
-            }
-            if target.flows_left {
-                spec.pins.insert(Pin::Left(target.address));
+        for (service, _, port) in view.published() {
+            for target in view.backends(service, id, ip.is_v6()) {
+                if target.backend != Backend::Disabled {
+                    // Flows that were refused for want of a backend are tracked, too.
+                    if port.protocol == Protocol::Udp {
+                        spec.pins.insert(Pin::UdpPort(port.published));
+                    }
+                    spec.pins.insert(Pin::Published(
+                        port.protocol.number(),
+                        port.published,
+                        target.address,
+                    ));
+                }
+                if target.flows_left {
+                    spec.pins.insert(Pin::Left(target.address));
+                }
             }
         }
         if view.engine == Engine::Nft {
@@ -159,8 +169,9 @@ pub(crate) struct VirtualService {
     pub(crate) address: IpAddr,
     pub(crate) port: Port,
     pub(crate) scheduler: Option<Scheduler>,
-    /// Address, port, weight; weight 0 drains.
-    pub(crate) backends: Vec<(IpAddr, u16, u16)>,
+    /// Address and weight; weight 0 drains. They get the published port, and lead it to the target port
+    /// themselves: so it is of no account to a port and its connections which others the service has.
+    pub(crate) backends: Vec<(IpAddr, u16)>,
 }
 
 /// The published ports, as a load balancer sees them. A service without backends is left out: what
@@ -175,16 +186,12 @@ pub(crate) fn virtual_services(view: &View<'_>) -> Vec<VirtualService> {
     let mut services = Vec::new();
     for ip in Ip::BOTH.into_iter().filter(|ip| has_ingress(view, *ip)) {
         for (id, service, port) in view.published() {
-            let wire = wire_ports(service)
-                .get(&port)
-                .copied()
-                .unwrap_or(port.target);
             let backends: Vec<_> = view
                 .backends(id, ingress, ip.is_v6())
                 .filter(|target| !target.flows_left || port.protocol != Protocol::Udp)
                 .filter_map(|target| match target.backend {
-                    Backend::Enabled(weight) => Some((target.address, wire, weight)),
-                    Backend::Draining | Backend::Paused => Some((target.address, wire, 0)),
+                    Backend::Enabled(weight) => Some((target.address, weight)),
+                    Backend::Draining | Backend::Paused => Some((target.address, 0)),
                     Backend::Disabled => None,
                 })
                 .collect();
@@ -217,8 +224,8 @@ fn table(view: &View<'_>, _ingress: &str, ip: Ip) -> Table {
             backends: service
                 .backends
                 .iter()
-                .filter(|(_, _, weight)| *weight > 0)
-                .map(|(address, port, _)| vec![Value::Address(*address), Value::Port(*port)])
+                .filter(|(_, weight)| *weight > 0)
+                .map(|(address, _)| vec![Value::Address(*address)])
                 .collect(),
             scheduler: service.scheduler,
         })
@@ -231,7 +238,6 @@ fn table(view: &View<'_>, _ingress: &str, ip: Ip) -> Table {
             load::destination_port(Register(1)),
         ],
         slot: Register(2),
-        port: true,
     };
     let dispatch = balance::add(&mut table, &layout, &choices);
     // Only what the node sent to the leg's address: a published port is no business of tasks.

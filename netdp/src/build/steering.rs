@@ -6,12 +6,14 @@
 //! The server's socket has the alias as its local address; so its answers carry it as source, are
 //! routed back out of the same leg by it, and going out get the node's MAC as destination, by the
 //! same copy in the other direction, and the task's real address as source. Stateless, and no mark.
+//!
+//! It bears the port as published; here that is led to the target port, and answers back.
 
 use ipnet::IpNet;
 
 use super::ip::{ETHERTYPE_ARP, ICMPV6, Ip, UDP, ethertype_is, octets, protocol_is};
-use super::view::wire_ports;
-use crate::desired::{Leg, Mac, Protocol, Service};
+use crate::conntrack::Pin;
+use crate::desired::{Leg, Mac, Port, Protocol, Service};
 use crate::namespace::{Neighbour, PolicyRule, Route, Spec};
 use crate::nft::{
     ChainKind, CtKey, Direction, Expr, Hook, KeyType, Meta, Register, Rule, Set, Table, Value,
@@ -29,6 +31,56 @@ const INGRESS_MAC: [u8; 2] = [0x02, 0x4c];
 const MAC_TAIL_DESTINATION: u32 = 2;
 const MAC_TAIL_SOURCE: u32 = 8;
 
+/// Where the checksum of TCP is (RFC 9293).
+const TCP_CHECKSUM: u32 = 16;
+
+/// How packets to a published port get to its target port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// They have it already.
+    Same,
+    /// The port is written over, in both directions.
+    Rewritten,
+    /// Connection tracking translates.
+    Tracked,
+}
+
+impl Way {
+    /// Writing over costs less and needs no memory, but an answer must tell from its port alone which one it
+    /// has to get: so of several published ports with one target the first of the list can have
+    /// it, and none whose target is itself the number of a published one.
+    fn of(port: Port, service: &Service) -> Self {
+        let mut others = service.ports.iter();
+        match port.protocol {
+            // A server that is bound to any address answers from another one than the alias.
+            Protocol::Udp => Self::Tracked,
+            _ if port.published == port.target => Self::Same,
+            // Its checksum covers the ports in another way than TCP's.
+            Protocol::Sctp => Self::Tracked,
+            Protocol::Tcp => {
+                let first = others
+                    .clone()
+                    .find(|other| (other.protocol, other.target) == (port.protocol, port.target));
+                let is_published = others
+                    .any(|other| (other.protocol, other.published) == (port.protocol, port.target));
+                if first == Some(&port) && !is_published {
+                    Self::Rewritten
+                } else {
+                    Self::Tracked
+                }
+            }
+        }
+    }
+}
+
+/// The service's ports and how they are led.
+fn ways(service: Option<&Service>) -> impl Iterator<Item = (Port, Way)> {
+    service.into_iter().flat_map(|service| {
+        let ports = service.ports.iter();
+        ports.map(|port| (*port, Way::of(*port, service)))
+    })
+}
+
 /// Addresses of one protocol that steering needs.
 fn own(leg: &Leg, ip: Ip) -> Option<IpNet> {
     leg.addresses
@@ -40,11 +92,8 @@ fn own(leg: &Leg, ip: Ip) -> Option<IpNet> {
 /// Routes, rules and settings of the ingress leg.
 pub(super) fn routing(spec: &mut Spec, leg: &Leg, service: Option<&Service>) {
     spec.local_last = true;
-    let shared = service.is_some_and(|service| {
-        let mut ports = wire_ports(service).into_iter();
-        ports.any(|(port, wire)| port.protocol == Protocol::Tcp && wire != port.target)
-    });
-    if shared {
+    let mut ports = ways(service);
+    if ports.any(|(port, way)| port.protocol == Protocol::Tcp && way == Way::Tracked) {
         // Two connections of one client port to ports that lead to one target: connection tracking
         // gives the second another client port, but only after the kernel has looked for a socket
         // early and found that of the first. Kernels before 6.7 do not look again.
@@ -103,17 +152,38 @@ pub(super) fn routing(spec: &mut Spec, leg: &Leg, service: Option<&Service>) {
     // An ICMP error about a balanced packet names the task's address, not the alias that the socket
     // has: TCP finds out by itself that a path is narrower (RFC 4821), for both protocols.
     spec.sysctl("net/ipv4/tcp_mtu_probing", "1");
+    // A connection that was tracked in another way than its port is led now would be sent elsewhere.
+    for (port, way) in ways(service) {
+        spec.pins.insert(match way {
+            Way::Rewritten => Pin::Rewritten(port.published, port.target),
+            Way::Same | Way::Tracked => {
+                Pin::Steered(port.protocol.number(), port.published, port.target)
+            }
+        });
+    }
 }
 
 /// The stateless part, on the leg's device.
 pub(super) fn on_device(table: &mut Table, leg: &Leg, service: Option<&Service>) {
     let mut ports = Set::new("ports", &[KeyType::L4Proto, KeyType::Port]);
-    if let Some(service) = service {
-        for (port, wire) in wire_ports(service) {
-            ports.insert(&[Value::L4Proto(port.protocol.number()), Value::Port(wire)]);
+    let mut targets = Set::map("targets", &[KeyType::Port], &[KeyType::Port]);
+    let mut published = Set::map("published", &[KeyType::Port], &[KeyType::Port]);
+    let mut rewritten = false;
+    for (port, way) in ways(service) {
+        let (from, to) = (Value::Port(port.published), Value::Port(port.target));
+        if way == Way::Rewritten {
+            rewritten = true;
+            targets.insert_value(&[from], &[to]);
+            published.insert_value(&[to], &[from]);
+        } else {
+            ports.insert(&[Value::L4Proto(port.protocol.number()), from]);
         }
     }
     table.sets.push(ports);
+    if rewritten {
+        table.sets.push(targets);
+        table.sets.push(published);
+    }
     let accept = || Expr::verdict(&Verdict::Accept);
     let drop = || Expr::verdict(&Verdict::Drop);
     let mut incoming = Vec::new();
@@ -123,12 +193,36 @@ pub(super) fn on_device(table: &mut Table, leg: &Leg, service: Option<&Service>)
             continue;
         };
         let own = octets(own.addr());
+        if rewritten {
+            incoming.push(rule("balanced: to the target port of that alias", {
+                let mut expressions = to_own(ip, &own);
+                expressions.extend(from_ingress());
+                expressions.extend(rewrite_port("targets", load::destination_port, 2));
+                expressions.extend(write_alias(ip));
+                expressions.push(accept());
+                expressions
+            }));
+            outgoing.push(rule("answers: from the published port", {
+                let mut expressions = ethertype_is(ip.ethertype());
+                expressions.extend(ip.source_in(ip.aliases()));
+                expressions.extend(rewrite_port("published", load::source_port, 0));
+                expressions
+            }));
+        }
         incoming.push(rule("balanced: to the alias of the node that sent it", {
             let mut expressions = to_own(ip, &own);
             expressions.extend(from_ingress());
             expressions.push(Expr::meta(Meta::L4Proto, Register(0)));
             expressions.push(load::destination_port(Register(1)));
             expressions.push(Expr::in_set("ports", Register(0), false));
+            expressions.extend(write_alias(ip));
+            expressions.push(accept());
+            expressions
+        }));
+        incoming.push(rule("balanced: the rest of what came in fragments", {
+            let mut expressions = to_own(ip, &own);
+            expressions.extend(from_ingress());
+            expressions.extend(is_later_fragment(ip));
             expressions.extend(write_alias(ip));
             expressions.push(accept());
             expressions
@@ -196,6 +290,37 @@ fn from_ingress() -> Vec<Expr> {
     ]
 }
 
+/// A fragment without the header of the transport protocol. This hook is before they are put together; alone,
+/// or behind a first one that was dropped, they are nothing.
+fn is_later_fragment(ip: Ip) -> Vec<Expr> {
+    /// The offset in units of eight bytes, below three flags (RFC 791).
+    const OFFSET_V4: [u8; 2] = [0x1f, 0xff];
+    /// Above three bits of another use (RFC 8200, 4.5).
+    const OFFSET_V6: [u8; 2] = [0xff, 0xf8];
+    const FRAGMENT_HEADER: u8 = 44;
+    let (read, mask) = match ip {
+        Ip::V4 => (load::network(6, 2, Register(0)), OFFSET_V4),
+        Ip::V6 => (
+            Expr::ipv6_extension(FRAGMENT_HEADER, 2, Register(0)),
+            OFFSET_V6,
+        ),
+    };
+    vec![
+        read,
+        Expr::bitwise(Register(0), &mask, &[0; 2]),
+        Expr::differs(Register(0), &[0; 2]),
+    ]
+}
+
+/// A port of TCP becomes what the map has for it; goes on only when there is something.
+fn rewrite_port(map: &str, read: fn(Register) -> Expr, offset: u32) -> Vec<Expr> {
+    let mut expressions = protocol_is(Protocol::Tcp.number());
+    expressions.push(read(Register(0)));
+    expressions.push(Expr::map(map, Register(0), Register(1)));
+    expressions.push(Expr::write_port(offset, TCP_CHECKSUM, Register(1)));
+    expressions
+}
+
 /// The sender's steering address becomes (the end of) the destination.
 fn write_alias(ip: Ip) -> Vec<Expr> {
     let mut expressions = Vec::new();
@@ -245,7 +370,7 @@ fn discovery(kind: u8) -> Vec<Expr> {
     expressions
 }
 
-/// UDP, and ports that several published ports lead to, need the help of connection tracking.
+/// UDP, and ports that cannot be written over, need the help of connection tracking.
 ///
 /// A UDP server bound to any address answers from the one that its routes choose for the client: so
 /// UDP is sent to that address, and its answers are routed by a mark and translated back to the
@@ -263,12 +388,12 @@ pub(super) fn translate(
     let family = ip.family() as u8;
     let target = Register(4);
     let mut translations: Vec<Rule> = Vec::new();
-    for (port, wire) in wire_ports(service) {
+    for (port, way) in ways(Some(service)) {
         let matches = || {
             let mut expressions = ip.destination_in(ip.aliases());
             expressions.extend(protocol_is(port.protocol.number()));
             expressions.push(load::destination_port(Register(0)));
-            expressions.push(Expr::equals(Register(0), &wire.to_be_bytes()));
+            expressions.push(Expr::equals(Register(0), &port.published.to_be_bytes()));
             expressions.push(Expr::immediate(target, &port.target.to_be_bytes()));
             expressions
         };
@@ -286,10 +411,10 @@ pub(super) fn translate(
                     expressions,
                 ));
             }
-        } else if wire != port.target {
+        } else if way == Way::Tracked {
             let mut expressions = matches();
             expressions.push(Expr::dnat_port(family, target));
-            translations.push(rule("to the port that several lead to", expressions));
+            translations.push(rule("to the target port", expressions));
         }
     }
     if translations.is_empty() {
@@ -331,4 +456,42 @@ pub(super) fn translate(
         priority::MANGLE,
         vec![rule("UDP answers to the ingress", answers)],
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_tells_its_published_port_or_is_tracked() {
+        let port = |protocol, published, target| Port {
+            protocol,
+            published,
+            target,
+        };
+        let tcp = |published, target| port(Protocol::Tcp, published, target);
+        let udp = |published, target| port(Protocol::Udp, published, target);
+        let sctp = |published, target| port(Protocol::Sctp, published, target);
+        let led = |ports: &[Port]| -> Vec<Way> {
+            let service = Service {
+                name: "web".into(),
+                vips: Vec::new(),
+                ports: ports.to_vec(),
+                scheduler: None,
+            };
+            ways(Some(&service)).map(|(_, way)| way).collect()
+        };
+        use Way::{Rewritten, Same, Tracked};
+        assert_eq!(
+            led(&[tcp(8080, 80), tcp(8081, 80), tcp(8443, 443)]),
+            [Rewritten, Tracked, Rewritten]
+        );
+        assert_eq!(led(&[tcp(8081, 80), tcp(80, 80)]), [Tracked, Same]);
+        assert_eq!(
+            led(&[tcp(8080, 80), tcp(8081, 80), tcp(9000, 8081)]),
+            [Rewritten, Tracked, Tracked]
+        );
+        assert_eq!(led(&[tcp(8080, 80), udp(80, 80)]), [Rewritten, Tracked]);
+        assert_eq!(led(&[sctp(80, 80), sctp(8080, 80)]), [Same, Tracked]);
+    }
 }

@@ -222,7 +222,6 @@ fn virtual_addresses(
         key: vec![ip.key()],
         load: vec![ip.destination(Register(0))],
         slot: Register(ip.registers()),
-        port: false,
     };
     let rules = balance::add(table, &layout, &choices);
     table.base(

@@ -234,12 +234,6 @@ impl<'a> View<'a> {
         targets(endpoints.map_or(&[], Vec::as_slice), ipv6)
     }
 
-    /// Backends of all services on a network, of one family.
-    pub(crate) fn all_backends(&self, network: &str, ipv6: bool) -> impl Iterator<Item = Target> {
-        let services = self.index.backends.get(network).into_iter().flatten();
-        services.flat_map(move |(_, endpoints)| targets(endpoints, ipv6))
-    }
-
     /// The service that a local task serves on the ingress network.
     pub(crate) fn service_of(&self, task: &str) -> Option<(&'a str, &'a Service)> {
         let (ingress, _) = self.ingress_network()?;
@@ -247,33 +241,6 @@ impl<'a> View<'a> {
         let desired: &'a Desired = self.desired;
         desired.services.get(*id).map(|service| (*id, service))
     }
-}
-
-/// The port that a published port has between ingress and task. It is the target port; only where
-/// several published ports lead to the same one, all but the first of the service's list keep a port of their
-/// own, so that connections from one client port through both stay apart. Every node computes the same, and
-/// a port that is added to the end of the list changes nothing for those before it.
-pub(super) fn wire_ports(service: &Service) -> BTreeMap<Port, u16> {
-    let ports = &service.ports;
-    let mut used: BTreeSet<(Protocol, u16)> = ports
-        .iter()
-        .map(|port| (port.protocol, port.target))
-        .collect();
-    let mut first = BTreeSet::new();
-    let mut wire = BTreeMap::new();
-    for port in ports.iter().copied() {
-        let on_wire = if first.insert((port.protocol, port.target)) {
-            port.target
-        } else {
-            let mut candidate = port.published;
-            while !used.insert((port.protocol, candidate)) {
-                candidate = candidate.checked_add(1).unwrap_or(1);
-            }
-            candidate
-        };
-        wire.insert(port, on_wire);
-    }
-    wire
 }
 
 /// The segment of a network that an address lies in.
@@ -295,43 +262,4 @@ pub(super) fn segment_of_address(network: &Network, address: IpAddr) -> Option<u
             .any(|subnet| subnet.contains(&address))
     })?;
     Some(segment.vni)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn port(published: u16, target: u16) -> Port {
-        Port {
-            protocol: Protocol::Tcp,
-            published,
-            target,
-        }
-    }
-
-    #[test]
-    fn ports_that_share_a_target_stay_apart() {
-        let mut service = Service {
-            name: "web".into(),
-            vips: Vec::new(),
-            ports: vec![
-                port(8080, 80),
-                port(8081, 80),
-                port(8082, 80),
-                port(9000, 8081),
-            ],
-            scheduler: None,
-        };
-        let wire = wire_ports(&service);
-        assert_eq!(wire[&port(8080, 80)], 80);
-        assert_eq!(wire[&port(9000, 8081)], 8081);
-        assert_eq!(wire[&port(8081, 80)], 8082, "8081 is another port's target");
-        assert_eq!(wire[&port(8082, 80)], 8083);
-
-        // Connections through the ports that were there go on.
-        service.ports.push(port(8000, 80));
-        let more = wire_ports(&service);
-        assert!(wire.iter().all(|(port, on_wire)| more[port] == *on_wire));
-        assert_eq!(more[&port(8000, 80)], 8000);
-    }
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    LinkMessage, State,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -75,8 +75,10 @@ pub(crate) fn read_link(message: LinkMessage) -> FoundLink {
         running: message.header.flags.contains(LinkFlags::Running),
         ..FoundLink::default()
     };
+    let mut unknown = false;
     for attribute in message.attributes {
         match attribute {
+            LinkAttribute::OperState(state) => unknown = state == State::Unknown,
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::Address(mac) => link.mac = mac.try_into().ok().map(Mac),
@@ -86,6 +88,9 @@ pub(crate) fn read_link(message: LinkMessage) -> FoundLink {
             _ => {}
         }
     }
+    // Of a link whose carrier the kernel has never taken notice of it says that it is running. A VXLAN
+    // device stays like that, and sends.
+    link.running &= !unknown || link.vxlan.is_some();
     link
 }
 
@@ -350,4 +355,25 @@ pub(crate) fn rules(socket: &mut RouteSocket) -> Result<FoundRules, NetlinkError
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_the_kernel_has_not_looked_at_does_not_run() {
+        let vxlan = LinkAttribute::LinkInfo(vec![LinkInfo::Data(InfoData::Vxlan(Vec::new()))]);
+        for (state, more, running) in [
+            (State::Unknown, None, false),
+            (State::Up, None, true),
+            (State::Unknown, Some(vxlan), true),
+        ] {
+            let mut message = LinkMessage::default();
+            message.header.flags = LinkFlags::Up | LinkFlags::Running;
+            message.attributes.extend(more);
+            message.attributes.push(LinkAttribute::OperState(state));
+            assert_eq!(read_link(message).running, running, "{state:?}");
+        }
+    }
 }

@@ -144,7 +144,9 @@ mod tests {
         };
         let pins = BTreeSet::from([
             Pin::UdpPort(53),
-            Pin::Backend([10, 0, 0, 1].into()),
+            Pin::Published(6, 8080, [10, 0, 0, 1].into()),
+            Pin::Steered(17, 5353, 53),
+            Pin::Rewritten(8080, 80),
             Pin::Left([10, 0, 0, 1].into()),
             Pin::VipBackend("fd00::2".parse().unwrap(), "fd00::3".parse().unwrap()),
             Pin::LeftVip("fd00::2".parse().unwrap(), "fd00::3".parse().unwrap()),

@@ -312,6 +312,16 @@ impl Expr {
             .u32(5, register.number())
     }
 
+    /// Reads two bytes of an IPv6 extension header; goes on only when the packet has it.
+    pub(crate) fn ipv6_extension(header: u8, offset: u32, register: Register) -> Self {
+        let data = Attributes::new()
+            .u32(1, register.number())
+            .bytes(2, &[header])
+            .u32(3, offset)
+            .u32(4, 2);
+        Self::new("exthdr", data)
+    }
+
     /// Writes a part of the IPv4 header, and mends its checksum and that of the layer above.
     pub(crate) fn write_ipv4_address(offset: u32, register: Register) -> Self {
         const CHECKSUM_INET: u32 = 1;

@@ -372,13 +372,20 @@ impl Lab {
 
     /// A server on port 80 TCP and 53 UDP of a task, that says who it is and whom it saw.
     pub fn serve(&self, task: &str) {
+        self.serve_as(task, task, 80, 53);
+    }
+
+    /// The same under another name and on other ports. Over UDP it says at least as much as it was
+    /// asked.
+    pub fn serve_as(&self, task: &str, name: &str, tcp: u16, udp: u16) {
         let (tcp, udp) = inside(&self.task(task), || {
             (
-                TcpListener::bind("[::]:80").unwrap(),
-                UdpSocket::bind("[::]:53").unwrap(),
+                TcpListener::bind(("::", tcp)).unwrap(),
+                UdpSocket::bind(("::", udp)).unwrap(),
             )
         });
-        let name = task.to_owned();
+        let udp_name = name.to_owned();
+        let name = name.to_owned();
         std::thread::spawn(move || {
             for stream in tcp.incoming() {
                 let Ok(mut stream) = stream else { return };
@@ -395,12 +402,12 @@ impl Lab {
                 });
             }
         });
-        let name = task.to_owned();
         std::thread::spawn(move || {
-            let mut buffer = [0; 1024];
-            while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
-                let answer = format!("{name} {}", plain(peer.ip()));
-                let _ = udp.send_to(answer.as_bytes(), peer);
+            let mut buffer = [0; 1 << 16];
+            while let Ok((asked, peer)) = udp.recv_from(&mut buffer) {
+                let mut answer = format!("{udp_name} {}", plain(peer.ip())).into_bytes();
+                answer.resize(answer.len().max(asked), b' ');
+                let _ = udp.send_to(&answer, peer);
             }
         });
     }

@@ -7,6 +7,7 @@ mod drain;
 mod firewalls;
 mod lab;
 mod limits;
+mod ports;
 mod recovery;
 
 use std::collections::BTreeSet;
