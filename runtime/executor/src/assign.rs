@@ -170,7 +170,7 @@ pub async fn assign(node: &Arc<Node>, mut request: v1::AssignRequest) -> Result<
         Some(config) => engine(config, node.options.engine).unwrap_or(facts.best_engine()),
         None => facts.engine,
     };
-    let new = validate::assignment(&request, held, config, engine)
+    let new = validate::assignment(&request, held, &view.locals, config, engine)
         .map_err(|v| v.into_status("the assignment"))?;
 
     let mut ops = difference(&new, held);

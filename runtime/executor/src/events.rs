@@ -41,9 +41,11 @@ struct Inner {
 }
 
 impl EventLog {
-    /// Numbers given out are above `base`.
+    /// Numbers given out are above `base`, and above 1.
     #[must_use]
     pub fn new(base: u64) -> Self {
+        // A reader that has seen nothing yet goes on from the base, and 0 would be a new reader's.
+        let base = base.max(1);
         let inner = Inner {
             last: base,
             floor: base,
@@ -63,19 +65,16 @@ impl EventLog {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Events after the number, and the number to go on from. For 0, and for one that is too old
-    /// to be complete: the state of every acknowledgement.
+    /// Events after the number, and the number to go on from. For 0, for one that is too old to be
+    /// complete, and for one that was never given out: the state of every acknowledgement.
     #[must_use]
     pub fn after(&self, sequence: u64) -> (Vec<Event>, u64) {
         let inner = self.lock();
-        if sequence >= inner.floor && sequence != 0 {
+        if (inner.floor..=inner.last).contains(&sequence) {
             let start = inner
                 .ring
                 .partition_point(|event| event.sequence <= sequence);
-            return (
-                inner.ring.range(start..).cloned().collect(),
-                inner.last.max(sequence),
-            );
+            return (inner.ring.range(start..).cloned().collect(), inner.last);
         }
         let mut state: Vec<Event> = (inner.nodes.values().map(|(_, event)| event))
             .chain(inner.endpoints.values().map(|(_, _, event)| event))
@@ -261,4 +260,35 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_the_first_event_gets_it() {
+        let events = EventLog::new(0);
+        let (none, next) = events.after(0);
+        assert!(none.is_empty());
+        events.task_oom("t1");
+        let (first, next) = events.after(next);
+        assert_eq!(first.len(), 1);
+        assert_eq!(first[0].sequence, next);
+        events.task_oom("t2");
+        assert_eq!(events.after(next).0.len(), 1);
+        // From the beginning means the acknowledgements, of which there are none.
+        assert!(events.after(0).0.is_empty());
+    }
+
+    #[test]
+    fn a_number_that_was_never_given_out_is_the_beginning() {
+        let events = EventLog::new(7);
+        events.task_oom("t1");
+        for never in [9, u64::MAX] {
+            assert_eq!(events.after(never), (Vec::new(), 8));
+        }
+        assert_eq!(events.after(8), (Vec::new(), 8));
+        assert_eq!(events.after(7).0.len(), 1);
+    }
 }

@@ -110,13 +110,15 @@ impl LogFile {
         self.file = None;
         let last = self.options.max_files.max(1) - 1;
         if last == 0 {
-            fs::remove_file(&self.options.path)?;
+            ignore_absent(fs::remove_file(&self.options.path))?;
         } else {
             for number in (1..last).rev() {
                 ignore_absent(fs::rename(self.numbered(number), self.numbered(number + 1)))?;
             }
             ignore_absent(fs::rename(&self.options.path, self.numbered(1)))?;
         }
+        // Also where the next one cannot be begun: otherwise each entry would move the older ones on again.
+        self.size = 0;
         self.reopen()
     }
 
@@ -195,6 +197,24 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&path).expect("read"), "line4");
         assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_somebody_removed() {
+        for max_files in [1, 2] {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let path = dir.path().join("log");
+            let options = LogOptions {
+                path: path.clone(),
+                max_bytes: 10,
+                max_files,
+            };
+            let mut log = LogFile::open(options).expect("open");
+            log.write(b"line0line1").expect("write");
+            fs::remove_file(&path).expect("remove");
+            log.write(b"line2").expect("write");
+            assert_eq!(fs::read_to_string(&path).expect("read"), "line2");
+        }
     }
 
     #[test]

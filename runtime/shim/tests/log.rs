@@ -57,6 +57,40 @@ fn much_output_is_complete() {
     assert!(log[19_999].0.starts_with("19999-"));
 }
 
+/// A disk that has no room for a further file: what was kept before stays.
+#[test]
+fn a_file_that_cannot_be_begun_costs_no_older_one() {
+    let mut bundle = Bundle::new("inodes");
+    let disk = bundle.path().join("disk");
+    fs::create_dir(&disk).expect("mkdir");
+    bundle.options.log.path = disk.join("log");
+    bundle.options.log.max_bytes = 2000;
+    bundle.options.log.max_files = 4;
+    bundle.write(
+        &bundle
+            .sandbox
+            .script("i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done"),
+    );
+    let copy = bundle.path().join("copy");
+    // The disk's own folder is one of the three.
+    let script = format!(
+        "mount -t tmpfs -o nr_inodes=3 none {0} && {SHIM} run {1} && \
+        while [ ! -e {1}/exit.json ]; do sleep 0.05; done; cat $(ls -r {0}/log*) > {2}",
+        disk.display(),
+        bundle.path().display(),
+        copy.display()
+    );
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", &script])
+        .output()
+        .expect("unshare");
+    started(report(output));
+    let exit = bundle.exit();
+    let log = entries(&fs::read_to_string(copy).expect("log"));
+    assert_eq!(log[0].0, "line 0\n", "the oldest are there");
+    assert_eq!(log.len() as u64 + exit.dropped_log_lines, 200);
+}
+
 #[test]
 fn a_full_disk_stops_nothing() {
     let mut bundle = Bundle::new("full");

@@ -98,8 +98,14 @@ fn view(acknowledged: u64, change: impl FnOnce(&mut Vec<Sent>)) -> View {
         node_id: "n1".into(),
         ..Default::default()
     };
-    let assignment =
-        validate::assignment(&request, &Assignment::default(), &config, Engine::Nft).unwrap();
+    let assignment = validate::assignment(
+        &request,
+        &Assignment::default(),
+        &BTreeMap::new(),
+        &config,
+        Engine::Nft,
+    )
+    .unwrap();
     View {
         config: Some(config),
         assignment: Arc::new(assignment),
@@ -220,7 +226,14 @@ fn renewed(view: &View, change: impl FnOnce(&mut v1::NodeRecord)) -> View {
         ..Default::default()
     };
     let config = view.config.clone().unwrap();
-    let new = validate::assignment(&request, &view.assignment, &config, Engine::Nft).unwrap();
+    let new = validate::assignment(
+        &request,
+        &view.assignment,
+        &view.locals,
+        &config,
+        Engine::Nft,
+    )
+    .unwrap();
     View {
         assignment: Arc::new(new),
         ..view.clone()

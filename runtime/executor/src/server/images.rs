@@ -54,12 +54,8 @@ impl Images for Service {
             credentials(&request.registry_auth).map_err(Status::invalid_argument)?;
         options.progress = Arc::new(move |event| tell(&progress, event));
         let (gone, canceller) = (sender.clone(), options.canceller());
-        tokio::spawn(async move {
-            gone.closed().await;
-            canceller.cancel();
-        });
         let images = Arc::clone(&self.node.images);
-        tokio::task::spawn_blocking(move || {
+        let work = tokio::task::spawn_blocking(move || {
             let pulled = images.pull(&name, &options);
             let pulled = pulled.and_then(|image| images.find(&image.id.to_string()));
             let last = match pulled {
@@ -68,6 +64,13 @@ impl Images for Service {
             };
             // Whoever asked may have gone.
             let _ = sender.try_send(last);
+        });
+        tokio::spawn(async move {
+            tokio::select! {
+                () = gone.closed() => canceller.cancel(),
+                // The stream ends once the last of its senders is gone: this one is.
+                _ = work => {}
+            }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }

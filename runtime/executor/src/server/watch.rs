@@ -15,6 +15,12 @@ const PIECE: usize = 64;
 
 pub(super) fn statuses(node: Arc<Node>, after: u64) -> Streaming<TaskStatus> {
     let changed = node.statuses.subscribe();
+    // One that was never given out is from before the state directory was lost.
+    let after = if after > node.statuses.last() {
+        0
+    } else {
+        after
+    };
     let start = (node, changed, after, VecDeque::new());
     Box::pin(stream::unfold(
         start,

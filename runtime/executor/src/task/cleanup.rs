@@ -38,6 +38,19 @@ impl Follower {
                 return Err(StepError::transient(crate::events::chain(&failure.error)));
             }
         }
+        // A run that could not begin says nothing of the task. Until its namespace is gone, its addresses and
+        // ports lead there.
+        let netns = plane.sandbox_path(&self.id);
+        if netns.exists() {
+            let failures = &applied.report.failures;
+            let node = failures.iter().find(|f| f.object == Object::Node);
+            let why = node.map(|failure| format!(": {}", crate::events::chain(&failure.error)));
+            return Err(StepError::transient(format!(
+                "the task's network namespace {} is still there{}",
+                netns.display(),
+                why.unwrap_or_default()
+            )));
+        }
         plane.release_ports(&self.id);
         let (node, id) = (Arc::clone(&self.node), self.id.clone());
         blocking(move || {

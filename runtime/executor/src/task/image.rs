@@ -164,7 +164,10 @@ pub fn registries(file: Option<&PathBuf>) -> Result<image::Registries, String> {
         }
         Err(error) => return Err(format!("{}: {error}", path.display())),
     };
-    serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+    // Nothing is quoted: there are passwords in it, and this goes to the log.
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(&text, options)
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -215,6 +218,22 @@ configs:
         }
         let missing = registries(Some(&"/nonexistent/registries.yaml".into()));
         assert!(missing.is_err_and(|error| error.contains("/nonexistent")));
+    }
+
+    #[test]
+    fn a_mistake_beside_a_password_does_not_tell_it() {
+        for text in [
+            "configs:\n  r:\n    auth:\n      username: me\n      password: hunter2\n      passwort: hunter2\n",
+            "configs:\n  r:\n    auth: {username: me, password: hunter2\n    tls: {}\n",
+            "configs:\n  r:\n    auth: hunter2\n",
+            "configs:\n  r:\n    auth:\n      password: hunter2\n     username: me\n",
+            "configs:\n  r:\n    auth: {password: [hunter2]}\n",
+            "configs:\n  r:\n    tls: {insecure_skip_verify: hunter2}\n",
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(!error.contains("hunter2"), "{error}");
+            assert!(error.contains("line "), "{error}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use container::Rootfs;
 use container::shim::{HEALTH_CHECK, LogOptions, ShimOptions, Volume};
 use fairlead_api::v1::{self, TaskState};
+use ipnet::IpNet;
 use netdp::Object;
 use oci_spec::runtime::Spec;
 
@@ -16,7 +17,7 @@ use super::bundle::{self, Inputs, User};
 use super::{Follower, ResolvConf, StepError, blocking, files, health, set_status};
 use crate::filters::Filters;
 use crate::model::{NetworkDef, gwbridge_subnets, protocol_number};
-use crate::plan::needs_gateway;
+use crate::plan::{View, needs_gateway};
 use crate::plane::Applied;
 use crate::record::Local;
 use crate::validate::parse_size;
@@ -57,6 +58,9 @@ impl Follower {
                     return Err(StepError::fatal(text));
                 }
             }
+        }
+        if let Some(taken) = taken(local, &view) {
+            return Err(StepError::transient(taken));
         }
         let ports = match self.reserve_ports(local).await {
             Ok(ports) => ports,
@@ -219,6 +223,33 @@ impl Follower {
         });
         Ok(())
     }
+}
+
+/// An address or a MAC of the task that another one, which is still being stopped, has on the same network.
+fn taken(task: &Local, view: &View) -> Option<String> {
+    let others = view
+        .locals
+        .values()
+        .filter(|other| other.record.sandbox && other.def.proto.id != task.def.proto.id);
+    for other in others {
+        for leg in &task.def.legs {
+            let mut legs = other.def.legs.iter();
+            let Some(theirs) = legs.find(|theirs| theirs.network == leg.network) else {
+                continue;
+            };
+            let same = |address: &&IpNet| theirs.addresses.contains(*address);
+            let what = match leg.addresses.iter().find(same) {
+                Some(address) => address.addr().to_string(),
+                None if leg.mac == theirs.mac => leg.mac.to_string(),
+                None => continue,
+            };
+            return Some(format!(
+                "{what} on network {:?} still belongs to task {:?}, which is not gone yet",
+                leg.network, other.def.proto.id
+            ));
+        }
+    }
+    None
 }
 
 /// What the task needs of the last run must have succeeded; other failures are others' affair. A

@@ -3,19 +3,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use fairlead_api::v1;
-use netdp::{Engine, Port, Protocol};
+use ipnet::IpNet;
+use netdp::{Engine, Mac, Port, Protocol};
 
 use super::network::SCHEDULER_LABEL;
 use super::violations::{At, Violations};
-use crate::model::{Assignment, EndpointDef, NodeDef, TaskDef};
+use crate::model::{Assignment, EndpointDef, NetworkDef, NodeDef, TaskDef, gwbridge_subnets};
+use crate::plan::needs_gateway;
+use crate::record::Local;
 
-/// Everything that needs more than one object. `held` is the assignment that `new` follows.
+/// Everything that needs more than one object. `held` is the assignment that `new` follows, `locals` the
+/// tasks that are here.
 pub fn check(
     v: &mut Violations,
     new: &Assignment,
     held: &Assignment,
+    locals: &BTreeMap<String, Arc<Local>>,
     config: &v1::NodeConfig,
     engine: Engine,
 ) {
@@ -25,7 +31,9 @@ pub fn check(
     tasks(v, new, config);
     endpoints(v, new, config);
     addresses(v, new);
+    macs(v, new);
     history(v, new, held);
+    leaving(v, new, held, locals);
 }
 
 fn networks(v: &mut Violations, new: &Assignment) {
@@ -70,8 +78,7 @@ fn nodes(v: &mut Violations, new: &Assignment) {
             }
         }
         for address in &node.ingress_addresses {
-            if network.is_some_and(|network| network.subnet_of(*address).is_none()) {
-                let reason = format!("{address} is in no subnet of the ingress network");
+            if let Some(Err(reason)) = network.map(|network| place(network, *address)) {
                 v.add(at.field("ingress_addresses"), reason);
             }
         }
@@ -109,13 +116,11 @@ fn services(v: &mut Violations, new: &Assignment, engine: Engine) {
             let at = list.index(i);
             match new.networks.get(network) {
                 None => v.add(at.field("network_id"), missing("network", network)),
-                Some(network) if network.subnet_of(*address).is_none() => {
-                    v.add(
-                        at.field("address"),
-                        format!("{address} is in no subnet of the network"),
-                    );
+                Some(network) => {
+                    if let Err(reason) = place(network, *address) {
+                        v.add(at.field("address"), reason);
+                    }
                 }
-                Some(_) => {}
             }
         }
         if let Some(scheduler) = service.scheduler.filter(|s| !engine.supports(*s)) {
@@ -148,8 +153,11 @@ fn tasks(v: &mut Violations, new: &Assignment, config: &v1::NodeConfig) {
         let at = At::Object("nodes", &config.node_id);
         v.add(at, "the record of this node is missing: it names the VTEP");
     }
+    // Checked before, as part of the configuration.
+    let gwbridge = gwbridge_subnets(config).unwrap_or_default();
     for (id, task) in &new.tasks {
         let at = At::Object("tasks", id);
+        gateway(v, at, new, task, &gwbridge);
         for (i, leg) in task.legs.iter().enumerate() {
             let list = at.field("networks");
             let at = list.index(i);
@@ -159,24 +167,60 @@ fn tasks(v: &mut Violations, new: &Assignment, config: &v1::NodeConfig) {
             };
             for (i, address) in leg.addresses.iter().enumerate() {
                 let at = at.field("addresses");
-                match network.subnet_of(address.addr()) {
-                    None => v.add(
-                        at.index(i),
-                        format!(
-                            "{} is in no subnet of network {:?}",
-                            address.addr(),
-                            leg.network
-                        ),
-                    ),
-                    Some(net) if net.prefix_len() != address.prefix_len() => v.add(
+                match place(network, address.addr()) {
+                    Err(reason) => v.add(at.index(i), reason),
+                    Ok(net) if net.prefix_len() != address.prefix_len() => v.add(
                         at.index(i),
                         format!(
                             "{address}: the prefix length of {net} is {}",
                             net.prefix_len()
                         ),
                     ),
-                    Some(_) => {}
+                    Ok(_) => {}
                 }
+            }
+        }
+    }
+}
+
+/// The subnet of the network that the address is in; why it cannot be an interface's there.
+fn place(network: &NetworkDef, address: IpAddr) -> Result<IpNet, String> {
+    let id = &network.proto.id;
+    let net = network
+        .subnet_of(address)
+        .ok_or_else(|| format!("{address} is in no subnet of network {id:?}"))?;
+    // Of IPv6 as well: the first address is that of any router.
+    if address == net.network() {
+        return Err(format!("{address} is the address of {net} itself"));
+    }
+    if address.is_ipv4() && address == net.broadcast() {
+        return Err(format!("{address} is the broadcast address of {net}"));
+    }
+    Ok(net)
+}
+
+/// A task's way out must not lead into one of its networks: its address on the gwbridge, which this node
+/// chooses, would be another one's there.
+fn gateway(v: &mut Violations, at: At<'_>, new: &Assignment, task: &TaskDef, gwbridge: &[IpNet]) {
+    let joined = |network: &String| new.networks.get(network).map(|network| &**network);
+    let networks = task.legs.iter().filter_map(|leg| joined(&leg.network));
+    if !task.is_wanted() || !needs_gateway(networks, !task.host_ports.is_empty()) {
+        return;
+    }
+    for (i, leg) in task.legs.iter().enumerate() {
+        let subnets = joined(&leg.network)
+            .into_iter()
+            .flat_map(NetworkDef::subnets);
+        for net in subnets {
+            let overlaps = |other: &&IpNet| other.contains(net) || net.contains(*other);
+            if let Some(other) = gwbridge.iter().find(overlaps) {
+                let reason = format!(
+                    "{net} of network {:?} overlaps {other} of the gwbridge, which the task needs for its way \
+                     out: choose another subnet for one of them (gwbridge_subnets of the node)",
+                    leg.network
+                );
+                let list = at.field("networks");
+                v.add(list.index(i).field("network_id"), reason);
             }
         }
     }
@@ -203,14 +247,8 @@ fn endpoints(v: &mut Violations, new: &Assignment, config: &v1::NodeConfig) {
             continue;
         };
         for (i, address) in endpoint.addresses.iter().enumerate() {
-            if network.subnet_of(*address).is_none() {
-                v.add(
-                    at.field("addresses").index(i),
-                    format!(
-                        "{address} is in no subnet of network {:?}",
-                        record.network_id
-                    ),
-                );
+            if let Err(reason) = place(network, *address) {
+                v.add(at.field("addresses").index(i), reason);
             }
         }
         if let Some(task) = new.tasks.get(&record.task_id) {
@@ -247,7 +285,7 @@ fn matches_task(
         );
         return;
     };
-    let mut ours: Vec<IpAddr> = leg.addresses.iter().map(ipnet::IpNet::addr).collect();
+    let mut ours: Vec<IpAddr> = leg.addresses.iter().map(IpNet::addr).collect();
     let mut theirs = endpoint.addresses.clone();
     ours.sort_unstable();
     theirs.sort_unstable();
@@ -346,6 +384,30 @@ fn addresses(v: &mut Violations, new: &Assignment) {
     }
 }
 
+/// One MAC, one holder, in each network: a bridge sends to one place only.
+fn macs(v: &mut Violations, new: &Assignment) {
+    let mut taken: HashMap<(&str, Mac), &str> = HashMap::new();
+    let mut take = |v: &mut Violations, at: At<'_>, network, mac, task| {
+        let holder = *taken.entry((network, mac)).or_insert(task);
+        if holder != task {
+            let reason = format!("{mac} belongs to task {holder:?} on this network already");
+            v.add(at.field("mac"), reason);
+        }
+    };
+    for (id, task) in new.tasks.iter().filter(|(_, task)| task.is_wanted()) {
+        let list = At::Object("tasks", id);
+        let list = list.field("networks");
+        for (i, leg) in task.legs.iter().enumerate() {
+            take(v, list.index(i), &leg.network, leg.mac, id);
+        }
+    }
+    for (id, endpoint) in new.endpoints.iter().filter(|(_, e)| e.exists()) {
+        let record = &endpoint.proto;
+        let at = At::Object("endpoints", id);
+        take(v, at, &record.network_id, endpoint.mac, &record.task_id);
+    }
+}
+
 /// What grows must not shrink, and what is in use must not become something else.
 fn history(v: &mut Violations, new: &Assignment, held: &Assignment) {
     for (id, node, old) in both(&new.nodes, &held.nodes) {
@@ -388,14 +450,40 @@ fn history(v: &mut Violations, new: &Assignment, held: &Assignment) {
             .tasks
             .values()
             .any(|t| t.legs.iter().any(|leg| leg.network == *id));
-        let same = network.segments == old.segments && network.proto.ingress == old.proto.ingress;
-        if used && !same {
+        if used && !is_same(network, old) {
             v.add(
                 at,
                 "subnets, VNIs and ingress cannot change while a task here has joined it",
             );
         }
     }
+}
+
+/// A task that has left the assignment keeps its networks through its grace period.
+fn leaving(
+    v: &mut Violations,
+    new: &Assignment,
+    held: &Assignment,
+    locals: &BTreeMap<String, Arc<Local>>,
+) {
+    let gone = |id: &String| !held.tasks.contains_key(id);
+    for (id, local) in locals.iter().filter(|(id, l)| l.record.sandbox && gone(id)) {
+        for joined in &local.networks {
+            let network = new.networks.get(&joined.proto.id);
+            if network.is_some_and(|network| !is_same(network, joined)) {
+                let reason = format!(
+                    "subnets, VNIs and ingress cannot change before task {id:?}, which has joined it and is \
+                     being stopped, is gone"
+                );
+                v.add(At::Object("networks", &joined.proto.id), reason);
+            }
+        }
+    }
+}
+
+/// Whether a task that is in the one is in the other.
+fn is_same(network: &NetworkDef, other: &NetworkDef) -> bool {
+    network.segments == other.segments && network.proto.ingress == other.proto.ingress
 }
 
 /// A node's record without what is only between that node and this one.
@@ -421,13 +509,13 @@ fn version(v: &mut Violations, at: At<'_>, new: u64, old: u64, changed: bool) {
 }
 
 fn both<'a, T>(
-    new: &'a BTreeMap<String, std::sync::Arc<T>>,
-    held: &'a BTreeMap<String, std::sync::Arc<T>>,
+    new: &'a BTreeMap<String, Arc<T>>,
+    held: &'a BTreeMap<String, Arc<T>>,
 ) -> impl Iterator<Item = (&'a String, &'a T, &'a T)> {
     new.iter().filter_map(|(id, object)| {
         let old = held.get(id)?;
         // An object that this set did not touch is shared with the one before.
-        (!std::sync::Arc::ptr_eq(object, old)).then_some((id, &**object, &**old))
+        (!Arc::ptr_eq(object, old)).then_some((id, &**object, &**old))
     })
 }
 

@@ -25,9 +25,11 @@ pub use task::{parse_size, task};
 pub use violations::{At, Violations, is_id};
 
 use crate::model::Assignment;
+use crate::record::Local;
 use violations::{check_id, check_name};
 
-/// The state after `request`, built on `held`.
+/// The state after `request`, built on `held`. `locals` are all tasks that are here, also those that
+/// are being stopped and are in no set any more.
 ///
 /// `INCREMENTAL` sets are the caller's to compare with what is held before this.
 ///
@@ -36,6 +38,7 @@ use violations::{check_id, check_name};
 pub fn assignment(
     request: &v1::AssignRequest,
     held: &Assignment,
+    locals: &BTreeMap<String, Arc<Local>>,
     config: &v1::NodeConfig,
     engine: Engine,
 ) -> Result<Assignment, Violations> {
@@ -88,7 +91,7 @@ pub fn assignment(
     }
     // References into objects that were refused themselves would only repeat the message.
     if v.is_empty() {
-        cross::check(&mut v, &new, held, config, engine);
+        cross::check(&mut v, &new, held, locals, config, engine);
     }
     if v.is_empty() { Ok(new) } else { Err(v) }
 }

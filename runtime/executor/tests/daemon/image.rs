@@ -1,7 +1,7 @@
 //! Images with a configuration, as `docker save` writes them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::bed::{Daemon, output_of, run};
@@ -45,7 +45,7 @@ pub fn archive(daemon: &Daemon, name: &str, config: &str, more: impl FnOnce(&Pat
     format!("docker-archive:{}", path.display())
 }
 
-fn tar(to: &Path, from: &Path, names: &[&str]) {
+pub fn tar(to: &Path, from: &Path, names: &[&str]) {
     let (to, from) = (to.display().to_string(), from.display().to_string());
     let options = [
         "--format=pax",
@@ -59,7 +59,7 @@ fn tar(to: &Path, from: &Path, names: &[&str]) {
     run("tar", &[&options, names].concat());
 }
 
-fn digest(path: &PathBuf) -> String {
+pub fn digest(path: &Path) -> String {
     let said = output_of(Command::new("sha256sum").arg(path)).stdout;
     let said = String::from_utf8(said).unwrap();
     said.split(' ').next().unwrap().to_owned()

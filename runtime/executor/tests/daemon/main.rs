@@ -6,6 +6,8 @@ mod changes;
 mod health;
 mod image;
 mod images;
+mod leaving;
+mod pull;
 mod restart;
 mod tasks;
 mod traces;
@@ -14,7 +16,7 @@ mod volumes;
 use std::fs;
 use std::path::Path;
 
-use bed::{Daemon, complete, configure, inspect, script, status};
+use bed::{Daemon, complete, configure, inspect, script, status, within};
 use fairlead_api::v1::{self, TaskState};
 use prost::Message;
 use tonic::Code;
@@ -83,6 +85,43 @@ async fn a_refusal_changes_nothing() {
         .into_inner();
     assert_eq!(view.tasks.len(), 1);
     client.assign(complete("4", &[])).await.unwrap();
+    nothing_left(&daemon);
+}
+
+/// As after the state directory was lost, of an agent that remembers more than the daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_was_never_given_out_is_the_beginning() {
+    let daemon = Daemon::start("numbers");
+    let mut client = daemon.client().await;
+    configure(&mut client).await;
+    let other = v1::NodeRecord {
+        id: "node-2".into(),
+        version: 1,
+        vteps: vec!["192.0.2.2".into()],
+        ..Default::default()
+    };
+    let mut request = complete("1", &[script(&daemon, "t1", "exec sleep 1000")]);
+    request.changes.push(v1::Change {
+        action: 0,
+        object: Some(v1::change::Object::Node(other)),
+    });
+    client.assign(request).await.unwrap();
+    let first = status(&mut client, "t1", |s| s.state() == TaskState::Running).await;
+    for after in [u64::MAX, first.sequence + 1000] {
+        let request = v1::WatchStatusRequest { after };
+        let mut statuses = client.watch_status(request).await.unwrap().into_inner();
+        let status = within("a status", statuses.message()).await;
+        assert_eq!(status.unwrap().unwrap(), first);
+        let request = v1::WatchEventsRequest { after };
+        let mut events = client.watch_events(request).await.unwrap().into_inner();
+        let event = within("an event", events.message()).await;
+        let event = event.unwrap().unwrap().event;
+        assert!(
+            matches!(event, Some(v1::event::Event::NodeApplied(_))),
+            "{event:?}"
+        );
+    }
+    client.assign(complete("2", &[])).await.unwrap();
     nothing_left(&daemon);
 }
 

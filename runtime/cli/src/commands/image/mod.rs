@@ -80,7 +80,9 @@ async fn list(daemon: &Daemon, no_trunc: bool, json: bool) -> Result<(), CliErro
 /// As people write it: what Docker's names leave out is left out.
 fn familiar(name: &str) -> &str {
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    name.strip_prefix("library/").unwrap_or(name)
+    // With more behind it, what is left would be the name of another one.
+    let short = name.strip_prefix("library/");
+    short.filter(|rest| !rest.contains('/')).unwrap_or(name)
 }
 
 async fn pull(daemon: &Daemon, args: &PullArgs, json: bool) -> Result<(), CliError> {
@@ -308,6 +310,8 @@ mod tests {
         for (name, shown) in [
             ("docker.io/library/nginx:latest", "nginx:latest"),
             ("docker.io/team/app:1", "team/app:1"),
+            // Without `library/` it would be team's.
+            ("docker.io/library/team/app:1", "library/team/app:1"),
             (
                 "registry.example:5000/library/app:1",
                 "registry.example:5000/library/app:1",

@@ -157,7 +157,7 @@ fn complete(objects: impl IntoIterator<Item = Object>) -> v1::AssignRequest {
 }
 
 fn check(request: &v1::AssignRequest, held: &Assignment) -> Result<Assignment, Vec<String>> {
-    assignment(request, held, &config(), Engine::Nft).map_err(|v| {
+    assignment(request, held, &BTreeMap::new(), &config(), Engine::Nft).map_err(|v| {
         v.list()
             .iter()
             .map(|v| format!("{}: {}", v.field, v.reason))

@@ -168,6 +168,7 @@ fn endpoint_records() {
         |p| {
             p.endpoint.task_id = "t9".into();
             p.endpoint.node_id = "n2".into();
+            p.endpoint.mac = "02:42:0a:01:00:09".into();
         },
         &format!("{at}.addresses"),
         "belongs to task \"t1\"",
@@ -180,4 +181,111 @@ fn endpoint_records() {
             ..Default::default()
         };
     });
+}
+
+/// An endpoint of another node's task.
+fn far(address: &str, mac: &str) -> v1::EndpointRecord {
+    v1::EndpointRecord {
+        id: "e2".into(),
+        task_id: "t2".into(),
+        node_id: "n2".into(),
+        addresses: vec![address.into()],
+        mac: mac.into(),
+        ..endpoint()
+    }
+}
+
+#[test]
+fn one_mac_one_holder_in_each_network() {
+    let at = r#"endpoints["e2"].mac"#;
+    // That of t1's leg, which nobody has written down.
+    let second = far("10.1.0.6", "02:42:0a:01:00:05");
+    refused(
+        |p| p.more.push(Object::Endpoint(second)),
+        at,
+        "02:42:0a:01:00:05 belongs to task \"t1\" on this network already",
+    );
+    let explicit = "02:42:00:00:00:01";
+    let mut third = far("10.1.0.7", explicit);
+    (third.id, third.task_id) = ("e3".into(), "t3".into());
+    refused(
+        |p| {
+            p.more.push(Object::Endpoint(far("10.1.0.6", explicit)));
+            p.more.push(Object::Endpoint(third.clone()));
+        },
+        r#"endpoints["e3"].mac"#,
+        "belongs to task \"t2\"",
+    );
+    let mut second = task();
+    second.id = "t2".into();
+    second.networks[0].addresses[0] = "10.1.0.6/24".into();
+    second.networks[0].mac = "02:42:0a:01:00:05".into();
+    refused(
+        |p| p.more.push(Object::Task(second.clone())),
+        r#"tasks["t2"].networks[0].mac"#,
+        "belongs to task \"t1\"",
+    );
+    // Another network is another matter, and so is an endpoint that is gone.
+    accepted(|p| {
+        let mut elsewhere = far("10.0.0.6", "02:42:0a:01:00:05");
+        elsewhere.network_id = "ingress".into();
+        p.more.push(Object::Endpoint(elsewhere));
+    });
+    accepted(|p| {
+        let mut gone = far("10.1.0.6", "02:42:0a:01:00:05");
+        gone.state = v1::EndpointState::Gone as i32;
+        p.more.push(Object::Endpoint(gone));
+    });
+}
+
+#[test]
+fn the_first_and_the_last_address_of_a_subnet_are_nobodys() {
+    for (address, what) in [
+        ("10.1.0.0", "is the address of 10.1.0.0/24 itself"),
+        ("10.1.0.255", "is the broadcast address of 10.1.0.0/24"),
+    ] {
+        refused(
+            |p| {
+                let mac = "02:42:00:00:00:01";
+                p.more.push(Object::Endpoint(far(address, mac)));
+            },
+            r#"endpoints["e2"].addresses[0]"#,
+            what,
+        );
+        refused(
+            |p| p.service.virtual_ips[0].address = address.into(),
+            r#"services["s1"].virtual_ips[0].address"#,
+            what,
+        );
+        refused(
+            |p| {
+                p.task.networks[0].addresses[0] = format!("{address}/24");
+                p.endpoint.state = v1::EndpointState::Gone as i32;
+            },
+            r#"tasks["t1"].networks[0].addresses[0]"#,
+            what,
+        );
+    }
+    refused(
+        |p| p.other.ingress_addresses[0] = "10.0.0.255".into(),
+        r#"nodes["n2"].ingress_addresses"#,
+        "is the broadcast address of 10.0.0.0/24",
+    );
+    // IPv6 has no broadcast; its first address is every router's.
+    let v6 = |p: &mut Parts, address: &str| {
+        p.network.subnets.push(v1::Subnet {
+            cidr: "fd00:1::/120".into(),
+            gateway: String::new(),
+            vni: 4098,
+        });
+        let mut second = far("10.1.0.6", "");
+        second.addresses.push(address.into());
+        p.more.push(Object::Endpoint(second));
+    };
+    refused(
+        |p| v6(p, "fd00:1::"),
+        r#"endpoints["e2"].addresses[1]"#,
+        "is the address of fd00:1::/120 itself",
+    );
+    accepted(|p| v6(p, "fd00:1::ff"));
 }

@@ -164,3 +164,78 @@ fn configurations() {
     );
     bad(&|c| c.engine = "haproxy".into(), "config.engine");
 }
+
+#[test]
+fn the_gwbridge_is_in_no_network_of_a_task_that_needs_it() {
+    let inside = |p: &mut Parts| {
+        p.network.subnets[0].cidr = "172.18.5.0/24".into();
+        p.network.subnets[0].gateway.clear();
+        p.task.networks[0].addresses[0] = "172.18.5.5/24".into();
+        p.service.virtual_ips[0].address = "172.18.5.2".into();
+        p.endpoint.addresses[0] = "172.18.5.5".into();
+    };
+    let at = r#"tasks["t1"].networks[0].network_id"#;
+    refused(inside, at, "overlaps 172.18.0.0/16 of the gwbridge");
+    // One that has no way out has no leg there, unless a port of the node leads to it.
+    let internal = |p: &mut Parts| {
+        inside(p);
+        p.network.internal = true;
+    };
+    accepted(internal);
+    refused(
+        |p| {
+            internal(p);
+            p.task.host_ports = vec![v1::PortConfig {
+                target_port: 80,
+                published_port: 8081,
+                publish_mode: v1::PublishMode::Host as i32,
+                ..Default::default()
+            }];
+        },
+        at,
+        "choose another",
+    );
+    // With another gwbridge the same set is good.
+    let mut parts = Parts::good();
+    inside(&mut parts);
+    let config = v1::NodeConfig {
+        gwbridge_subnets: vec!["172.19.0.0/16".into()],
+        ..config()
+    };
+    let held = Assignment::default();
+    let new = assignment(
+        &parts.request(),
+        &held,
+        &BTreeMap::new(),
+        &config,
+        Engine::Nft,
+    );
+    assert!(new.is_ok(), "{new:?}");
+}
+
+#[test]
+fn a_network_stays_until_a_task_that_is_being_stopped_has_left_it() {
+    let held = accepted(|_| {});
+    let mut local = Local::new(Arc::clone(&held.tasks["t1"]));
+    local.networks = vec![Arc::clone(&held.networks["app"])];
+    let mut changed = network();
+    changed.subnets[0].vni = 4099;
+    // The task has left the set, and perhaps the network has too.
+    let without_task = complete([Object::Network(network())]);
+    let without_both = complete([]);
+    for before in [without_task, without_both] {
+        let before = check(&before, &held).unwrap();
+        let after = |local: &Local, network: &v1::Network| {
+            let request = complete([Object::Network(network.clone())]);
+            let locals = BTreeMap::from([("t1".to_owned(), Arc::new(local.clone()))]);
+            assignment(&request, &before, &locals, &config(), Engine::Nft)
+        };
+        local.record.sandbox = true;
+        assert!(after(&local, &network()).is_ok());
+        let refused = after(&local, &changed).unwrap_err();
+        assert_eq!(refused.list()[0].field, r#"networks["app"]"#);
+        assert!(refused.list()[0].reason.contains("task \"t1\""));
+        local.record.sandbox = false;
+        assert!(after(&local, &changed).is_ok());
+    }
+}
