@@ -303,3 +303,35 @@ fn a_second_daemon_is_refused() {
     assert!(!output.status.success(), "{output:?}");
     assert_eq!(node.task_pid("one"), pid);
 }
+
+/// A machine can be nodes of several clusters, which know nothing of each other: one goes while the other, with the same
+/// names, addresses and VNIs, is under load.
+#[test]
+fn two_clusters_with_the_same_of_everything() {
+    let [mut one, mut other] = ["twin-a", "twin-b"].map(|test| Cluster::new(test, 2));
+    for cluster in [&mut one, &mut other] {
+        cluster.service("web").tcp(8080, 80);
+        cluster.replicas("web", &[1, 2]);
+        cluster.deploy();
+    }
+    assert_eq!(one.networks(), other.networks());
+    assert_eq!(
+        one.address("web-1", "ingress"),
+        other.address("web-1", "ingress")
+    );
+    let load = |cluster: &Cluster| {
+        cluster.nodes().iter().fold(Load::new(), |load, node| {
+            load.tcp(&cluster.client(), &format!("{}:8080", node.v4))
+        })
+    };
+    let (of_one, of_other) = (load(&one), load(&other));
+    of_one.go_on(50);
+    assert_eq!(of_one.stop().failures, Vec::<String>::new());
+    of_other.go_on(50);
+    one.clear_all();
+    one.deploy();
+    of_other.go_on(50);
+    drop(one);
+    of_other.go_on(50);
+    assert_eq!(of_other.stop().failures, Vec::<String>::new());
+}
