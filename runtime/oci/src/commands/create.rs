@@ -118,7 +118,7 @@ fn make(
     let mut spec = bundle.spec.clone();
     let mut options = CreateOptions::new(Rootfs::Directory(entry.saved.rootfs.clone()));
     let listening = inherited(&mut spec, args.preserve_fds);
-    resolve_sources(&mut spec, &bundle.directory)?;
+    resolve_sources(&mut spec, &bundle.directory);
     options.cgroup = entry.saved.cgroup.clone();
     if context.cgroups == CgroupManager::Disabled
         && let Some(linux) = spec.linux_mut()
@@ -174,22 +174,19 @@ fn inherited(spec: &mut Spec, preserve: u32) -> u32 {
 }
 
 /// Sources of bind mounts are relative to the bundle (config.md, "Mounts").
-fn resolve_sources(spec: &mut Spec, bundle: &Path) -> Result<(), OciError> {
+fn resolve_sources(spec: &mut Spec, bundle: &Path) {
     for mount in spec.mounts_mut().iter_mut().flatten() {
-        let options = mount.options().iter().flatten();
+        let mut options = mount.options().iter().flatten();
         let bind = mount.typ().as_deref() == Some("bind")
-            || options.into_iter().any(|o| o == "bind" || o == "rbind");
-        if let Some(source) = mount.source().clone().filter(|source| source.is_relative())
+            || options.any(|option| option == "bind" || option == "rbind");
+        if let Some(source) = mount.source().as_ref().filter(|s| s.is_relative())
             && bind
             && !source.as_os_str().is_empty()
         {
-            // Without "..", which the library takes for an attack.
             let source = bundle.join(source);
-            let found = source.canonicalize();
-            mount.set_source(Some(found.map_err(OciError::file("open", source))?));
+            mount.set_source(Some(source));
         }
     }
-    Ok(())
 }
 
 /// Where the configuration puts its cgroup; nowhere without one.
