@@ -57,6 +57,25 @@ fn much_output_is_complete() {
     assert!(log[19_999].0.starts_with("19999-"));
 }
 
+/// Runs the task, whose log is on a small disk of its own; what these files there hold in the end. In a mount
+/// namespace of its own, so that no mount is made on the machine.
+fn on_disk(bundle: &Bundle, options: &str, files: &str) -> Vec<(String, String)> {
+    let copy = bundle.path().join("copy");
+    let script = format!(
+        "mount -t tmpfs -o {options} none {0} && {SHIM} run {1} && \
+        while [ ! -e {1}/exit.json ]; do sleep 0.05; done; cd {0}; cat {files} > {2}",
+        bundle.path().join("disk").display(),
+        bundle.path().display(),
+        copy.display()
+    );
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", &script])
+        .output()
+        .expect("unshare");
+    started(report(output));
+    entries(&fs::read_to_string(copy).expect("log"))
+}
+
 /// A disk that has no room for a further file: what was kept before stays.
 #[test]
 fn a_file_that_cannot_be_begun_costs_no_older_one() {
@@ -71,22 +90,9 @@ fn a_file_that_cannot_be_begun_costs_no_older_one() {
             .sandbox
             .script("i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done"),
     );
-    let copy = bundle.path().join("copy");
     // The disk's own folder is one of the three.
-    let script = format!(
-        "mount -t tmpfs -o nr_inodes=3 none {0} && {SHIM} run {1} && \
-        while [ ! -e {1}/exit.json ]; do sleep 0.05; done; cat $(ls -r {0}/log*) > {2}",
-        disk.display(),
-        bundle.path().display(),
-        copy.display()
-    );
-    let output = Command::new("unshare")
-        .args(["-m", "--propagation", "private", "sh", "-c", &script])
-        .output()
-        .expect("unshare");
-    started(report(output));
+    let log = on_disk(&bundle, "nr_inodes=3", "$(ls -r log*)");
     let exit = bundle.exit();
-    let log = entries(&fs::read_to_string(copy).expect("log"));
     assert_eq!(log[0].0, "line 0\n", "the oldest are there");
     assert_eq!(log.len() as u64 + exit.dropped_log_lines, 200);
 }
@@ -98,24 +104,10 @@ fn a_full_disk_stops_nothing() {
     fs::create_dir(&disk).expect("mkdir");
     bundle.options.log.path = disk.join("log");
     bundle.write(&bundle.sandbox.script("i=0; while [ $i -lt 5000 ]; do echo a line of output $i; i=$((i+1)); done; cat /proc/self/mounts > /tmp/m; exit 7"));
-    // In a mount namespace of its own, so that no mount is made on the machine.
-    let copy = bundle.path().join("copy");
-    let script = format!(
-        "mount -t tmpfs -o size=64k none {0} && {SHIM} run {1} && \
-        while [ ! -e {1}/exit.json ]; do sleep 0.05; done; cat {0}/log > {2}",
-        disk.display(),
-        bundle.path().display(),
-        copy.display()
-    );
-    let output = Command::new("unshare")
-        .args(["-m", "--propagation", "private", "sh", "-c", &script])
-        .output()
-        .expect("unshare");
-    started(report(output));
+    let log = on_disk(&bundle, "size=64k", "log");
     let exit = bundle.exit();
     assert_eq!(exit.exit_code, 7, "the task ran to its end");
     assert!(exit.dropped_log_lines > 1000, "{exit:?}");
-    let log = entries(&fs::read_to_string(copy).expect("log"));
     assert_eq!(
         log.len() as u64 + exit.dropped_log_lines,
         5000,

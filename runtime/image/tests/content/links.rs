@@ -3,7 +3,7 @@
 use image::{ImageError, LayerError, Limits, Options, Store};
 use tar::EntryType::{Directory, Fifo, Link, Regular, Symlink};
 
-use super::{shown, stores, unpacked_by_umoci};
+use super::{same_as_umoci, shown, stores};
 use crate::common::*;
 
 fn base() -> Vec<u8> {
@@ -76,15 +76,7 @@ fn they_lead_where_umoci_has_them_lead() {
         (".wh.f", Regular, "", b""),
     ]);
     let layers = [base(), links, more];
-    let (layout_dir, expected) = unpacked_by_umoci(&place, &layers);
-    let reference = reference(&format!("oci:{}:v1", layout_dir.display()));
-    for store in stores(&place) {
-        let image = store.resolve(&reference).expect("an image");
-        same(
-            &shown(&store, &place, &image, false),
-            &listing(&expected, false),
-        );
-    }
+    same_as_umoci(&place, &layers);
 }
 
 const ATTRIBUTES: &str = r#"

@@ -122,6 +122,19 @@ fn pax_format_sparse_1_0() {
     same_as_gnu_tar("pax10", "--format=pax --sparse-version=1.0", gzip, true);
 }
 
+/// Both kinds of store show what umoci unpacks.
+fn same_as_umoci(place: &Place, layers: &[Vec<u8>]) {
+    let (layout_dir, expected) = unpacked_by_umoci(place, layers);
+    let reference = reference(&format!("oci:{}:v1", layout_dir.display()));
+    for store in stores(place) {
+        let image = store.resolve(&reference).expect("an image");
+        same(
+            &shown(&store, place, &image, false),
+            &listing(&expected, false),
+        );
+    }
+}
+
 /// The layers, and what umoci makes of them.
 fn unpacked_by_umoci(place: &Place, layers: &[Vec<u8>]) -> (PathBuf, PathBuf) {
     let layout_dir = place.join("oci");
@@ -526,15 +539,7 @@ fn a_deleted_directory_gives_nothing_to_the_next_one() {
         let files = |names: Vec<_>| names.into_iter().map(|name| (name, &b""[..]));
         let tops = tops.into_iter();
         layers.extend(tops.map(|names| tar_of(&files(names).collect::<Vec<_>>())));
-        let (layout_dir, expected) = unpacked_by_umoci(&place, &layers);
-        let reference = reference(&format!("oci:{}:v1", layout_dir.display()));
-        for store in stores(&place) {
-            let image = store.resolve(&reference).expect("an image");
-            same(
-                &shown(&store, &place, &image, false),
-                &listing(&expected, false),
-            );
-        }
+        same_as_umoci(&place, &layers);
     }
 }
 
