@@ -4,7 +4,6 @@ use crate::common::{Ended, Place, RUNTIME, left_out, write};
 use std::fs;
 use std::os::unix::fs::lchown;
 use std::path::PathBuf;
-use std::process::Command;
 
 const USER: u32 = 12_345;
 
